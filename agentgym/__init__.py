@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agentgym: environments that expose LLM agents to tasks, verifiers that say what their answers are worth.
+
+``import agentgym`` registers the environments with Gymnasium (``gymnasium.make("agentgym/math.add-v1")``) and imports
+nothing heavy; everything else is loaded when it is first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from agentgym.registry import register_gymnasium as _register_gymnasium
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "agentgym.chat": (
+        "Action", "ImagePart", "Message", "Observation", "ReasoningPart", "TextPart", "ToolCall",
+        "assistant", "call", "submit", "system", "user",
+    ),
+    "agentgym.env": ("ChatEnv", "Plan", "Task", "ToolEnv", "tool"),
+    "agentgym.dataenv": ("DataEnv",),
+    "agentgym.errors": ("AgentGymError", "InfrastructureError", "ToolError", "UsageError"),
+    "agentgym.protocols": ("Completion", "EpisodeContext", "Policy", "PolicyBase", "Sampling", "Tokens", "Usage"),
+    "agentgym.registry": ("make", "register_evaluator", "register_policy", "register_sandbox", "register_task"),
+    "agentgym.rollout.evaluate": ("aevaluate", "evaluate"),
+    "agentgym.records.run": ("Episode", "Run", "open_run"),
+    "agentgym.scoring": ("Finding", "Score", "Verifier", "VerifierContext", "verifier"),
+    "agentgym.trajectory": ("Event", "StateChange", "ToolResult", "Trajectory", "Turn"),
+}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from agentgym.chat import Action as Action
+    from agentgym.chat import ImagePart as ImagePart
+    from agentgym.chat import Message as Message
+    from agentgym.chat import Observation as Observation
+    from agentgym.chat import ReasoningPart as ReasoningPart
+    from agentgym.chat import TextPart as TextPart
+    from agentgym.chat import ToolCall as ToolCall
+    from agentgym.chat import assistant as assistant
+    from agentgym.chat import call as call
+    from agentgym.chat import submit as submit
+    from agentgym.chat import system as system
+    from agentgym.chat import user as user
+    from agentgym.env import ChatEnv as ChatEnv
+    from agentgym.env import Plan as Plan
+    from agentgym.env import Task as Task
+    from agentgym.env import ToolEnv as ToolEnv
+    from agentgym.env import tool as tool
+    from agentgym.dataenv import DataEnv as DataEnv
+    from agentgym.errors import AgentGymError as AgentGymError
+    from agentgym.errors import InfrastructureError as InfrastructureError
+    from agentgym.errors import ToolError as ToolError
+    from agentgym.errors import UsageError as UsageError
+    from agentgym.protocols import Completion as Completion
+    from agentgym.protocols import EpisodeContext as EpisodeContext
+    from agentgym.protocols import Policy as Policy
+    from agentgym.protocols import PolicyBase as PolicyBase
+    from agentgym.protocols import Sampling as Sampling
+    from agentgym.protocols import Tokens as Tokens
+    from agentgym.protocols import Usage as Usage
+    from agentgym.registry import make as make
+    from agentgym.registry import register_evaluator as register_evaluator
+    from agentgym.registry import register_policy as register_policy
+    from agentgym.registry import register_sandbox as register_sandbox
+    from agentgym.registry import register_task as register_task
+    from agentgym.rollout.evaluate import aevaluate as aevaluate
+    from agentgym.rollout.evaluate import evaluate as evaluate
+    from agentgym.records.run import Episode as Episode
+    from agentgym.records.run import Run as Run
+    from agentgym.records.run import open_run as open_run
+    from agentgym.scoring import Finding as Finding
+    from agentgym.scoring import Score as Score
+    from agentgym.scoring import Verifier as Verifier
+    from agentgym.scoring import VerifierContext as VerifierContext
+    from agentgym.scoring import verifier as verifier
+    from agentgym.trajectory import Event as Event
+    from agentgym.trajectory import StateChange as StateChange
+    from agentgym.trajectory import ToolResult as ToolResult
+    from agentgym.trajectory import Trajectory as Trajectory
+    from agentgym.trajectory import Turn as Turn
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'agentgym' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+_register_gymnasium()

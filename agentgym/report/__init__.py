@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs turned into text for people: tables, terminals, plain output."""

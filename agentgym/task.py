@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A task: one concrete instance of an environment family, as its author writes it and as it is kept.
+
+`Task` holds typed Python values and is what environments and oracles work with. `FrozenTask` holds the same as plain
+JSON-like values; it is hashed, kept in the run record and given to verifiers, so that a rescore years later sees
+exactly what the first scoring saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agentgym.chat import Message
+from agentgym.errors import UsageError
+from agentgym.toolspec import ToolSpec
+
+_canonical = msgspec.msgpack.Encoder(order="deterministic")
+
+
+class TaskId(NamedTuple):
+    """``FAMILY/VARIANT/ITEM``. ITEM is the seed of a generated task or the row id of a data task, and may hold slashes."""
+
+    family: str
+    variant: str
+    item: str
+
+    def __str__(self) -> str:
+        return f"{self.family}/{self.variant}/{self.item}"
+
+    @classmethod
+    def parse(cls, text: str) -> TaskId:
+        """The parts of a task id.
+
+        Raises:
+            UsageError: fewer than three parts.
+        """
+        parts = text.split("/", 2)
+        if len(parts) != 3 or not all(parts):
+            raise UsageError(f"{text!r} is not a task id: expected FAMILY/VARIANT/ITEM, e.g. math.add/control/0")
+        return cls(*parts)
+
+
+class Task(msgspec.Struct, kw_only=True):
+    """One instance of a family. Authors fill in the upper fields; the environment fills in the lower ones."""
+
+    opening: str | Message | tuple[Message, ...]
+    """What the agent is first shown; a plain string becomes one user message."""
+    state: Any = None
+    """A msgspec Struct that tools read and write, or None. Played on a copy: this one stays as it was."""
+    gold: Any = None
+    """The answer or the end state that is really wanted. Never shown to the agent."""
+    hidden: Any = None
+    """Anything else that verifiers and oracles need and the agent must not see (hidden tests, planted secrets)."""
+    cluster: str | None = None
+    """Unit of statistical clustering: tasks that rise and fall together share one. None: see `ChatEnv.cluster_of`."""
+    tags: tuple[str, ...] = ()
+    """Free labels to filter and group results by, e.g. ``level:2``."""
+
+    family: str = ""
+    version: int = 1
+    """Version of the environment class; a changed golden hash raises it."""
+    variant: str = "control"
+    item: str = ""
+    seed: int | None = None
+    """The seed it was generated from; None for data tasks."""
+    params: dict[str, Any] = {}
+    """Constructor arguments of the environment that differ from their defaults; JSON values."""
+
+    @property
+    def id(self) -> str:
+        """``FAMILY/VARIANT/ITEM``."""
+        return f"{self.family}/{self.variant}/{self.item}"
+
+
+class FrozenTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A `Task` as plain values (dict, list, str, int, float, bool, None), with the tools it was offered with."""
+
+    family: str
+    version: int
+    variant: str
+    item: str
+    seed: int | None
+    params: dict[str, Any]
+    opening: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...]
+    state: Any
+    gold: Any
+    hidden: Any
+    cluster: str
+    tags: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """``FAMILY/VARIANT/ITEM``."""
+        return f"{self.family}/{self.variant}/{self.item}"
+
+    def encode(self) -> bytes:
+        """Canonical MessagePack: equal tasks give equal bytes, in every process and on every machine."""
+        return _canonical.encode(self)
+
+
+def content_hash(data: bytes) -> str:
+    """Name of a content-addressed object: the first 32 hex digits (128 bits) of its SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def decode_task(data: bytes) -> FrozenTask:
+    """The inverse of `FrozenTask.encode`."""
+    return msgspec.msgpack.decode(data, type=FrozenTask)

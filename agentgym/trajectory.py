@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened: the record of one episode, turn by turn, and its canonical form.
+
+A trajectory is written once and never changed. Scores, labels and advantages are rows of their own that point at it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from agentgym.chat import Message
+from agentgym.protocols import FinishReason, Sampling, Tokens, Usage
+
+FORMAT = 1
+"""Version of the encoded trajectory; readers refuse newer ones with a sentence and migrate older ones."""
+
+Outcome = Literal["terminated", "truncated", "infrastructure"]
+"""How an episode ended: by itself; cut by a limit; or by a failure that is not the agent's (never scored)."""
+
+ToolStatus = Literal["ok", "tool_error", "unknown_tool", "bad_arguments"]
+
+
+class StateChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One difference that one call made to the task's state."""
+
+    path: str
+    """JSON pointer (RFC 6901) into the state."""
+    operation: Literal["add", "remove", "replace"]
+    before: Any = None
+    """Value before, as plain values; None for ``add``."""
+    after: Any = None
+    """Value after, as plain values; None for ``remove``."""
+    call_id: str = ""
+    """The tool call that did it; empty where the environment itself did."""
+
+
+class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one tool call went. What the agent was told is the tool message with the same id in `Turn.observation`."""
+
+    call_id: str
+    name: str
+    status: ToolStatus = "ok"
+    writes: bool = False
+    """Whether the tool is declared to write."""
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something noticed besides messages and state: by the environment, or out of band by an observer."""
+
+    turn: int
+    """Index of the turn in which it was noticed; -1 before the first."""
+    kind: str
+    """Dotted name, e.g. ``state.undeclared_write``, ``process.start``."""
+    source: Literal["env", "observer"] = "env"
+    """``observer``: seen from outside of the agent's reach (sandbox supervisor), so it cannot be forged or suppressed."""
+    resource: str = ""
+    """What it was done to: a path, an address, a table row."""
+    data: Any = None
+    """Details, as plain values."""
+
+
+class Turn(msgspec.Struct, omit_defaults=True):
+    """One model call and all that it caused until the next one."""
+
+    index: int
+    """0-based position in `Trajectory.turns`."""
+    message: Message
+    """What the policy answered, as the environment received it."""
+    agent: str = ""
+    """Who acted; empty in single-agent episodes."""
+    parent: int = -1
+    """Index of the turn whose conversation this one continues; -1 for the first. Not ``index - 1`` for sub-agents."""
+    results: tuple[ToolResult, ...] = ()
+    """One a tool call, in the order of the calls."""
+    observation: tuple[Message, ...] = ()
+    """New messages that the environment answered with."""
+    changes: tuple[StateChange, ...] = ()
+    """What the turn changed in the state, in order."""
+    events: tuple[Event, ...] = ()
+    """What was noticed during the turn."""
+    reward: float = 0.0
+    """Proxy reward that this turn was paid, as delivered to the policy (after wrappers)."""
+    finish_reason: FinishReason = "stop"
+    usage: Usage = Usage()
+    sampling: Sampling | None = None
+    """The parameters that were really used; None where nothing was sampled."""
+    latency_s: float = 0.0
+    """Seconds of the policy's call (monotonic clock). Not part of the canonical form."""
+
+
+class EpisodeError(msgspec.Struct, frozen=True):
+    """Why an episode could not be finished."""
+
+    kind: Literal["policy", "environment", "sandbox", "verifier", "internal"]
+    """The layer that failed."""
+    message: str
+    """For a person; holds no secret."""
+    detail: str = ""
+    """Type of the exception and the last frames of its traceback, for whoever mends it."""
+
+
+class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """The record of one episode."""
+
+    task_id: str
+    """``FAMILY/VARIANT/ITEM``."""
+    task_hash: str = ""
+    """`content_hash` of the frozen task; the task itself is kept once in the run record."""
+    trial: int = 0
+    """0-based repetition of the task; the trials of one task form a group."""
+    seed: int = 0
+    """Seed that the policy was given for this episode."""
+    policy: str = ""
+    """Name of the policy."""
+    opening: tuple[Message, ...] = ()
+    """The first observation."""
+    turns: list[Turn] = []
+    """In the order in which they ended."""
+    state_before: Any = None
+    """The task's state at reset, as plain values; None where the task has none."""
+    state_after: Any = None
+    """The task's state at the end."""
+    outcome: Outcome = "terminated"
+    truncation: str | None = None
+    """The limit that cut the episode: ``turns``, ``time``, ``tokens``, ``cost`` or ``environment``; None if none did."""
+    error: EpisodeError | None = None
+    """Set exactly where ``outcome`` is ``infrastructure``."""
+    started_at: float = 0.0
+    """Unix time (UTC) of the reset. Not part of the canonical form."""
+    duration_s: float = 0.0
+    """Seconds from reset to end (monotonic clock). Not part of the canonical form."""
+    tokens: list[Tokens | None] | None = None
+    """Exact tokens, one entry a turn; None where the policy gave none at all. Stored apart, loaded on request."""
+
+    @property
+    def messages(self) -> list[Message]:
+        """The whole conversation, oldest first (single-agent episodes)."""
+        result = list(self.opening)
+        for t in self.turns:
+            result.append(t.message)
+            result += t.observation
+        return result
+
+    @property
+    def total_reward(self) -> float:
+        """Sum of the turn rewards as delivered; meaningless where the episode could not be scored."""
+        return sum(t.reward for t in self.turns)
+
+    @property
+    def usage(self) -> Usage:
+        """Sum over the turns."""
+        return Usage(
+            sum(t.usage.prompt_tokens for t in self.turns),
+            sum(t.usage.completion_tokens for t in self.turns),
+            sum(t.usage.cached_tokens for t in self.turns),
+            sum(t.usage.cost_usd for t in self.turns),
+        )
+
+    @property
+    def final_text(self) -> str:
+        """Text of the last turn's message; empty where no turn was played."""
+        return self.turns[-1].message.text if self.turns else ""
+
+    def canonical(self) -> bytes:
+        """JSON that is byte-equal for equal episodes: sorted keys, no clock readings, no tokens.
+
+        A scripted policy on the same task id, variant and seed gives the same bytes in every process.
+        """
+        plain = msgspec.to_builtins(msgspec.structs.replace(self, started_at=0.0, duration_s=0.0, tokens=None))
+        for turn in plain.get("turns", ()):
+            turn.pop("latency_s", None)
+        return msgspec.json.encode(plain, order="deterministic")
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Trajectory)
+
+
+def encode_trajectory(trajectory: Trajectory) -> bytes:
+    """MessagePack of everything but the tokens, which `encode_tokens` writes."""
+    if trajectory.tokens is not None:
+        trajectory = msgspec.structs.replace(trajectory, tokens=None)
+    return _encoder.encode(trajectory)
+
+
+def decode_trajectory(data: bytes) -> Trajectory:
+    """The inverse of `encode_trajectory`."""
+    return _decoder.decode(data)
+
+
+_ARRAYS = (("output_ids", "<i4"), ("logprobs", "<f4"), ("prompt_ids", "<i4"), ("versions", "<i4"), ("mask", "|u1"))
+
+
+def encode_tokens(tokens: list[Tokens | None]) -> bytes:
+    """MessagePack of the token arrays of all turns as little-endian buffers, with nothing rounded or re-tokenized."""
+    rows: list[dict[str, Any] | None] = []
+    for t in tokens:
+        if t is None:
+            rows.append(None)
+            continue
+        row: dict[str, Any] = {"kind": t.logprob_kind, "stop": t.stop_token_in_output}
+        for name, dtype in _ARRAYS:
+            array = getattr(t, name)
+            row[name] = None if array is None else array.astype(dtype, copy=False).tobytes()
+        rows.append(row)
+    return _encoder.encode(rows)
+
+
+def decode_tokens(data: bytes) -> list[Tokens | None]:
+    """The inverse of `encode_tokens`."""
+    import numpy as np
+
+    result: list[Tokens | None] = []
+    for row in msgspec.msgpack.decode(data):
+        if row is None:
+            result.append(None)
+            continue
+        arrays = {n: None if row[n] is None else np.frombuffer(row[n], dtype) for n, dtype in _ARRAYS}
+        result.append(Tokens(**arrays, logprob_kind=row["kind"], stop_token_in_output=row["stop"]))
+    return result
+
+
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def diff_state(before: Any, after: Any, call_id: str = "") -> tuple[StateChange, ...]:
+    """What turns ``before`` into ``after``, both plain values: leaf changes as JSON pointers, dictionaries in key order.
+
+    Lists are compared place by place, a longer or shorter tail as additions or removals. 1, 1.0 and True differ.
+    """
+    changes: list[StateChange] = []
+    _diff(before, after, "", call_id, changes)
+    return tuple(changes)
+
+
+def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> None:
+    if a is b:
+        return
+    if type(a) is dict and type(b) is dict:
+        for key in a:
+            if key not in b:
+                out.append(StateChange(f"{path}/{_escape(str(key))}", "remove", a[key], None, call_id))
+        for key, value in b.items():
+            if key not in a:
+                out.append(StateChange(f"{path}/{_escape(str(key))}", "add", None, value, call_id))
+            else:
+                _diff(a[key], value, f"{path}/{_escape(str(key))}", call_id, out)
+    elif type(a) in (list, tuple) and type(b) in (list, tuple):
+        for i, (x, y) in enumerate(zip(a, b, strict=False)):
+            _diff(x, y, f"{path}/{i}", call_id, out)
+        for i in range(len(a) - 1, len(b) - 1, -1):
+            out.append(StateChange(f"{path}/{i}", "remove", a[i], None, call_id))
+        for i in range(len(a), len(b)):
+            out.append(StateChange(f"{path}/{i}", "add", None, b[i], call_id))
+    elif type(a) is not type(b) or a != b:
+        out.append(StateChange(path, "replace", a, b, call_id))
+
+

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work with tools over a database and a written policy."""
