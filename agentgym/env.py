@@ -24,7 +24,7 @@ import numpy as np
 from agentgym.chat import Action, ArgumentError, Message, Observation, ToolCall, assistant, clean_message, clean_text, submit
 from agentgym.errors import DefinitionError, InfrastructureError, NotFoundError, ToolError, UsageError, did_you_mean
 from agentgym.protocols import Completion
-from agentgym.scoring import Score, Verifier, VerifierContext, proxy_reward, verify
+from agentgym.scoring import Finding, Score, Verifier, VerifierContext, proxy_reward, verify
 from agentgym.spaces import ActionSpace, ObservationSpace
 from agentgym.task import FrozenTask, Task
 from agentgym.toolspec import ToolFunction, ToolSpec, tool, tools_of
@@ -312,6 +312,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         self._rng: np.random.Generator | None = None
         self._completion = None
         self._scores: list[Score] = []
+        self._findings: list[Finding] = []
         self._events: list[Event] = []
         self._changes: list[StateChange] = []
         self._paid = 0.0
@@ -392,7 +393,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         trajectory.outcome = "truncated" if truncation else "terminated"
         trajectory.truncation = truncation
         verifiers = self.proxy or self.gold
-        self._scores, _ = verify(verifiers, "proxy", trajectory, VerifierContext(self.frozen_task))
+        self._scores, self._findings = verify(verifiers, "proxy", trajectory, VerifierContext(self.frozen_task))
         reward = proxy_reward(self._scores, verifiers)
         if info is not None:
             info["proxy"] = {s.name: s.value for s in self._scores}
@@ -406,6 +407,11 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     def proxy_scores(self) -> list[Score]:
         """What the proxy verifiers said at the end of the episode; empty before."""
         return self._scores
+
+    @property
+    def proxy_findings(self) -> list[Finding]:
+        """Findings of the proxy verifiers at the end of the episode; empty before."""
+        return self._findings
 
     def render(self) -> str | None:  # type: ignore[override]
         """The conversation so far as text, with ``render_mode="ansi"``; else None."""

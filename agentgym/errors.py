@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -71,3 +72,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` Did you mean: a, b?`` with a leading space, or the empty string where nothing is near."""
     close = near_matches(name, known)
     return f" Did you mean: {', '.join(close)}?" if close else ""
+
+
+def redact(text: str) -> str:
+    """``text`` without the credentials of URLs and without what looks like a key; for records, logs and errors."""
+    text = re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)
+    text = re.sub(r"(?i)\b(bearer\s+)[\w.~+/=-]{8,}", r"\1***", text)
+    text = re.sub(r"(?i)\b((?:api[_-]?key|token|secret|password|authorization)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]{4,}", r"\1***", text)
+    return re.sub(r"\b(?:sk|pk|ghp|gho|xox[abp]|hf|AKIA)[-_]?[A-Za-z0-9_-]{16,}\b", "***", text)

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing a run: a directory, a lock, and group commits that survive the death of the process.
+
+Acknowledged means committed. A commit in SQLite's write-ahead log needs no recovery command: whatever kills the
+process, the next plain open sees every acknowledged episode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import random
+import re
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zstandard
+
+from agentgym.errors import RecordError
+from agentgym.records import schema
+from agentgym.scoring import Finding, Score
+from agentgym.task import FrozenTask
+from agentgym.trajectory import Trajectory, encode_tokens, encode_trajectory
+
+_NETWORK_FILE_SYSTEMS = {
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "glusterfs", "fuse.glusterfs", "ceph", "fuse.ceph",
+    "lustre", "beegfs", "gpfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "davfs", "fuse.rclone",
+}  # fmt: skip
+
+
+class EpisodeRecord(msgspec.Struct):
+    """One finished attempt, as the scheduler hands it to the writer."""
+
+    trajectory: Trajectory
+    task: FrozenTask
+    task_data: bytes
+    """`FrozenTask.encode` of ``task``."""
+    attempt: int
+    reward: float | None
+    gold: float | None
+    scores: list[Score]
+    findings: list[Finding]
+
+
+class PlannedTask(msgspec.Struct, frozen=True):
+    """One task of a run's plan."""
+
+    environment: int
+    """Index into the run's environments."""
+    variant: str
+    item: str
+    task_id: str
+    trials: int
+
+
+def refuse_network_file_system(path: Path) -> None:
+    """SQLite's locks and shared memory do not work over a network.
+
+    Raises:
+        RecordError: ``path`` lies on a network file system (as the kernel's mount table names it).
+    """
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    real = os.path.realpath(path)
+    best, kind = "", ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields.split()[4])
+        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, rest.split()[0]
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise RecordError(
+            f"{path} lies on a network file system ({kind} at {best}), where SQLite's locks cannot be trusted:"
+            " keep runs on a local disk with --runs DIR and copy them afterwards"
+        )
+
+
+def new_run_directory(root: Path, label: str) -> Path:
+    """Makes ``root/2026-11-22T14-03-LABEL-k3fa`` (local time, four random characters), readable by its owner alone.
+
+    Raises:
+        RecordError: it cannot be made.
+    """
+    label = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-")[:40] or "run"
+    stamp = time.strftime("%Y-%m-%dT%H-%M")
+    draw = random.SystemRandom()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        refuse_network_file_system(root)
+        while True:
+            tail = "".join(draw.choices("abcdefghijkmnpqrstuvwxyz23456789", k=4))
+            path = root / f"{stamp}-{label}-{tail}"
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+                return path
+    except OSError as e:
+        raise RecordError(f"cannot make a run directory in {root}: {e.strerror or e}; choose another place with --runs DIR") from e
+
+
+def host() -> dict[str, Any]:
+    """Versions and machine, for the record; no user name, host name or environment variable."""
+    import numpy
+    from gymnasium import __version__ as gymnasium_version
+
+    import agentgym
+
+    return {
+        "agentgym": agentgym.__version__,
+        "python": platform.python_version(),
+        "gymnasium": gymnasium_version,
+        "numpy": numpy.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+    }
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _json_or_null(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def explain(error: sqlite3.Error, path: Path) -> RecordError:
+    """What an SQLite error means for the person who runs the eval."""
+    text = str(error)
+    if "full" in text or "disk I/O" in text:
+        return RecordError(
+            f"the disk is full or cannot be written, so {path} takes no more episodes. What was acknowledged is safe:"
+            f" make room and go on with --resume {path}"
+        )
+    if "locked" in text or "busy" in text:
+        return RecordError(f"{path} is locked by another process for too long; try again with --resume {path}")
+    if "malformed" in text or "not a database" in text or "corrupt" in text:
+        return RecordError(f"{path / schema.FILE} is damaged ({text}); copy what can be read with `agentgym list RUN`")
+    return RecordError(f"{path}: {text}")
+
+
+class RunWriter:
+    """Appends episodes to a run. One process at a time may hold a run; a lock file sees to that.
+
+    Args:
+        path: the run's directory.
+        create: make the database; otherwise it must be there.
+
+    Raises:
+        RecordError: another process works on the run, it is damaged, or the disk is full.
+    """
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        self.path = path
+        self._file = path / schema.FILE
+        if not create and not self._file.exists():
+            raise RecordError(f"{path} holds no run ({schema.FILE} is missing)")
+        refuse_network_file_system(path)
+        try:
+            self._lock = os.open(path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise RecordError(f"cannot write in {path}: {e.strerror}") from e
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise RecordError(f"another process is working on {path}; wait for it or stop it first") from None
+        self._pending: list[EpisodeRecord] = []
+        self._known_objects: set[str] = set()
+        self._compress = zstandard.ZstdCompressor(level=1, write_checksum=True).compress
+        self._sitting: int | None = None
+        self._started = time.monotonic()
+        try:
+            self._db = sqlite3.connect(self._file, isolation_level=None, timeout=30.0, check_same_thread=False)
+            if create:
+                os.chmod(self._file, 0o600)
+                schema.create(self._db)
+            else:
+                schema.check(self._db, str(path))
+                self._known_objects = {row[0] for row in self._db.execute("SELECT hash FROM objects")}
+            # WAL with NORMAL survives the death of the process at any moment; a power cut may cost the last commits
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._next = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM episodes").fetchone()[0]
+        except sqlite3.Error as e:
+            os.close(self._lock)
+            raise explain(e, path) from e
+        except RecordError:
+            os.close(self._lock)
+            raise
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
+            self._db.execute("COMMIT")
+        except sqlite3.Error as e:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise explain(e, self.path) from e
+
+    def set_meta(self, values: dict[str, Any]) -> None:
+        """Sets entries of the run's description; JSON values. Callers keep secrets out."""
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, _json(v)) for k, v in values.items()])
+
+    def set_plan(self, environments: Iterable[Any], tasks: Iterable[PlannedTask]) -> None:
+        """Writes down what the run sets out to do, before it does anything."""
+        with self._transaction() as db:
+            db.executemany("INSERT INTO environments VALUES (?, ?)", [(i, _json(e)) for i, e in enumerate(environments)])
+            db.executemany(
+                "INSERT INTO plan VALUES (?, ?, ?, ?, ?, ?)",
+                ((i, t.environment, t.variant, t.item, t.task_id, t.trials) for i, t in enumerate(tasks)),
+            )
+
+    def begin_sitting(self) -> None:
+        """Notes that this process starts to work on the run."""
+        with self._transaction() as db:
+            row = (time.time(), "running", _json(host()))
+            cursor = db.execute("INSERT INTO sittings (started_at, status, host) VALUES (?, ?, ?)", row)
+            self._sitting = cursor.lastrowid
+
+    def finished(self) -> dict[tuple[str, int], tuple[int, bool]]:
+        """What is on record: (task id, trial) -> (attempts made, whether the last one was a real outcome)."""
+        rows = self._db.execute(
+            "SELECT task_id, trial, max(attempt) + 1, max(outcome != 'infrastructure') FROM episodes GROUP BY task_id, trial"
+        )
+        return {(task_id, trial): (attempts, bool(done)) for task_id, trial, attempts, done in rows}
+
+    def add(self, record: EpisodeRecord) -> None:
+        """Takes an episode; it is not safe before `flush` returns."""
+        self._pending.append(record)
+
+    @property
+    def pending(self) -> int:
+        """Episodes added since the last `flush`."""
+        return len(self._pending)
+
+    def flush(self) -> list[EpisodeRecord]:
+        """Commits what is pending and returns it: acknowledged.
+
+        Raises:
+            RecordError: nothing of it was committed; it stays pending, so that a later `flush` may succeed.
+        """
+        records = self._pending
+        if not records:
+            return []
+        objects: dict[str, tuple[str, str, bytes]] = {}
+        episodes: list[tuple[Any, ...]] = []
+        blobs: list[tuple[int, bytes, bytes | None]] = []
+        scores: list[tuple[Any, ...]] = []
+        findings: list[tuple[Any, ...]] = []
+        compress = self._compress
+        for number, r in enumerate(records, self._next):
+            t, task = r.trajectory, r.task
+            if t.task_hash not in self._known_objects and t.task_hash not in objects:
+                objects[t.task_hash] = (t.task_hash, "task", compress(r.task_data))
+            usage = t.usage
+            calls = [result for turn in t.turns for result in turn.results]
+            episodes.append(
+                (
+                    number, t.task_id, task.family, task.variant, task.item, t.trial, r.attempt, task.cluster,
+                    f" {' '.join(task.tags)} " if task.tags else "", t.outcome, t.truncation,
+                    t.error.kind if t.error else None, t.error.message if t.error else None, r.reward, r.gold,
+                    sum(f.exposure for f in r.findings), sum(f.violation for f in r.findings), len(t.turns), len(calls),
+                    sum(c.status != "ok" for c in calls), usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
+                    t.started_at, t.duration_s, t.task_hash,
+                )
+            )  # fmt: skip
+            tokens = None if t.tokens is None else compress(encode_tokens(t.tokens))
+            blobs.append((number, compress(encode_trajectory(t)), tokens))
+            for i, s in enumerate(r.scores):
+                flags = _json(s.flags) if s.flags else "[]"
+                row = (number, i, s.name, s.role, s.value, s.status, s.reason, flags, _json_or_null(s.evidence), s.verifier_hash)
+                scores.append(row)
+            for i, f in enumerate(r.findings):
+                findings.append(
+                    (number, i, f.dimension, f.rule, f.exposure, f.violation, f.weight, f.turn, _json_or_null(f.evidence),
+                     f.verifier_hash)
+                )  # fmt: skip
+        with self._transaction() as db:
+            if objects:
+                db.executemany("INSERT OR IGNORE INTO objects VALUES (?, ?, ?)", objects.values())
+            db.executemany(f"INSERT INTO episodes VALUES ({','.join('?' * 26)})", episodes)
+            db.executemany("INSERT INTO trajectories VALUES (?, ?, ?)", blobs)
+            if scores:
+                db.executemany(f"INSERT INTO scores VALUES ({','.join('?' * 10)})", scores)
+            if findings:
+                db.executemany(f"INSERT INTO findings VALUES ({','.join('?' * 10)})", findings)
+        self._next += len(records)
+        self._known_objects.update(objects)
+        self._pending = []
+        return records
+
+    def close(self, status: str = "finished") -> None:
+        """Ends the sitting and gives the run free. Call `flush` before. May be called twice."""
+        if self._lock < 0:
+            return
+        try:
+            if self._sitting is not None:
+                # the record is complete without this; a full disk must not hide the error that led here
+                with contextlib.suppress(RecordError), self._transaction() as db:
+                    row = (time.time(), status, time.monotonic() - self._started, self._sitting)
+                    db.execute("UPDATE sittings SET ended_at = ?, status = ?, wall_s = ? WHERE id = ?", row)
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self._db.close()
+            os.close(self._lock)
+            self._lock = -1

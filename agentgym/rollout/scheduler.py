@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plays a plan: many episodes at once in one process, retried where infrastructure failed, saved as they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from agentgym.env import ChatEnv
+from agentgym.episode import EpisodeResult, Limits, play
+from agentgym.errors import AgentGymError, redact
+from agentgym.protocols import Policy, Sampling
+from agentgym.records.store import EpisodeRecord, PlannedTask, RunWriter
+from agentgym.rollout.selection import Plan
+from agentgym.task import FrozenTask, Task, TaskId, content_hash
+from agentgym.trajectory import EpisodeError, Trajectory
+
+DEFAULT_CONCURRENCY = 64
+COMMIT_EVERY_S = 0.05
+"""Seconds that a finished episode waits at most for its commit."""
+COMMIT_EVERY = 256
+"""Episodes that wait at most for a commit."""
+HOPELESS = 20
+"""If so many episodes end as infrastructure outcomes before the first one is scored, the run stops: nothing works."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How a plan is played."""
+
+    concurrency: int | None = None
+    """Episodes at once; None: `DEFAULT_CONCURRENCY`. A policy's own ``slots`` bounds it."""
+    retries: int = 2
+    """Further attempts after an infrastructure outcome that may pass; nothing else is ever retried."""
+    seed: int = 0
+    """Run seed; with task and trial it gives each episode's sampling seed."""
+    sampling: Sampling = Sampling()
+    limits: Limits | None = None
+    max_cost_usd: float | None = None
+    """No new episode starts once the run has cost so much."""
+    step_threads: int = 16
+    """Threads for environments whose ``step`` blocks."""
+
+
+class Tally(msgspec.Struct):
+    """Counts of one family and variant, or of everything."""
+
+    planned: int = 0
+    done: int = 0
+    """Acknowledged outcomes, infrastructure included."""
+    infrastructure: int = 0
+    gold_sum: float = 0.0
+    gold_count: int = 0
+
+
+class Progress(msgspec.Struct):
+    """How far a run is; counts acknowledged (committed) episodes only."""
+
+    total: Tally
+    by_family: dict[str, Tally]
+    turns: int = 0
+    tokens: int = 0
+    """Sampled tokens."""
+    cost_usd: float = 0.0
+    retried: int = 0
+    """Failed attempts that were tried again."""
+    elapsed_s: float = 0.0
+    resumed: int = 0
+    """Episodes that were on record before this sitting; counted as done."""
+    last_error: str = ""
+
+    @property
+    def episodes_per_s(self) -> float:
+        """Throughput of this sitting."""
+        return (self.total.done - self.resumed) / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to go at this throughput; None before the first result."""
+        rate = self.episodes_per_s
+        return (self.total.planned - self.total.done) / rate if rate else None
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def episode_seed(seed: int, task_id: str, trial: int) -> int:
+    """A 31-bit seed from run seed, task and trial: equal in every rerun, different between trials."""
+    digest = hashlib.blake2b(f"{seed}\0{task_id}\0{trial}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class _Prepared(msgspec.Struct):
+    """A task made ready once for all its trials."""
+
+    task: Task
+    frozen: FrozenTask
+    data: bytes
+    hash: str
+
+
+class _Stop(Exception):
+    """Ends a run early, in an orderly way; the text says why."""
+
+
+class Scheduler:
+    """Plays a plan with one policy and writes what happens.
+
+    Args:
+        plan: what to play.
+        policy: who plays.
+        writer: where it is kept; the plan has been written into it.
+        options: see `Options`.
+        on_progress: called after commits, at most five times a second, from the event loop.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        policy: Policy,
+        writer: RunWriter,
+        options: Options,
+        on_progress: ProgressCallback | None = None,
+    ) -> None:
+        self.plan = plan
+        self.policy = policy
+        self.writer = writer
+        self.options = options
+        self.stopped: str | None = None
+        """Why the run ended before its plan did; None if it did not."""
+        self._on_progress = on_progress
+        self._on_record = writer.finished()
+        self._idle: dict[tuple[int, str], list[ChatEnv]] = {}
+        self._prepared: dict[int, _Prepared] = {}
+        self._threads: ThreadPoolExecutor | None = None
+        self._failed: set[tuple[str, int]] = set()
+        """Episodes whose last committed attempt was an infrastructure outcome: a retry replaces it in the counts."""
+        self._cost = 0.0
+        self._last_commit = self._last_report = time.monotonic()
+        self._started = time.monotonic()
+        self.progress = self._initial_progress()
+        slots = getattr(policy, "slots", None)
+        wanted = options.concurrency or DEFAULT_CONCURRENCY
+        self.concurrency = max(1, min(wanted, slots) if slots else wanted)
+
+    def _initial_progress(self) -> Progress:
+        progress = Progress(Tally(), {})
+        for task in self.plan.tasks:
+            tally = progress.by_family.setdefault(TaskId.parse(task.task_id).family, Tally())
+            for t in (tally, progress.total):
+                t.planned += task.trials
+            for trial in range(task.trials):
+                if self._on_record.get((task.task_id, trial), (0, False))[1]:
+                    tally.done += 1
+                    progress.total.done += 1
+                    progress.resumed += 1
+        return progress
+
+    def _jobs(self) -> Iterator[tuple[int, PlannedTask, int, int]]:
+        """What is still to be played: (position, task, trial, number of the next attempt)."""
+        for position, task in enumerate(self.plan.tasks):
+            for trial in range(task.trials):
+                attempts, done = self._on_record.get((task.task_id, trial), (0, False))
+                if not done:
+                    yield position, task, trial, attempts
+
+    async def run(self) -> Progress:
+        """Plays everything that is not on record yet. Cancellation keeps what is done.
+
+        Raises:
+            RecordError: the record cannot be written; what was acknowledged is safe.
+            DefinitionError: an environment or policy is written wrongly.
+        """
+        jobs = self._jobs()
+        workers: set[asyncio.Task[None]] = set()
+        committer = asyncio.create_task(self._commit_regularly())
+        try:
+            for _ in range(min(self.concurrency, self.progress.total.planned - self.progress.total.done)):
+                workers.add(asyncio.create_task(self._work(jobs)))
+                # one at a time: the first episodes get ahead, so the first result does not wait for all to start
+                await asyncio.sleep(0)
+                if any(w.done() for w in workers) and all(w.done() for w in workers):
+                    break
+            watched: set[asyncio.Task[Any]] = {*workers, committer}
+            while workers:
+                done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                watched -= done
+                workers -= done
+                for task in done:
+                    task.result()  # raises what it raised
+        except _Stop as e:
+            self.stopped = str(e)
+        finally:
+            everyone = [*workers, committer]
+            for task in everyone:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*everyone, return_exceptions=True)
+            if self._threads is not None:
+                self._threads.shutdown(wait=False, cancel_futures=True)
+            for envs in self._idle.values():
+                for env in envs:
+                    env.close()
+            self._commit()
+            self._report(force=True)
+        return self.progress
+
+    # -- one worker -----------------------------------------------------------------------------------------------------
+
+    async def _work(self, jobs: Iterator[tuple[int, PlannedTask, int, int]]) -> None:
+        for position, planned, trial, attempt in jobs:
+            await self._job(position, planned, trial, attempt)
+            if self.writer.pending >= COMMIT_EVERY or time.monotonic() - self._last_commit >= COMMIT_EVERY_S:
+                self._commit()
+            limit = self.options.max_cost_usd
+            if limit is not None and self._cost >= limit:
+                raise _Stop(f"the run has cost ${self._cost:.2f}, its limit of ${limit:.2f} is reached")
+            total = self.progress.total
+            if total.infrastructure >= HOPELESS and total.infrastructure == total.done - self.progress.resumed:
+                raise _Stop(f"the first {total.infrastructure} episodes all failed for reasons of infrastructure: {self.progress.last_error}")
+            # scripted policies never wait; without this, one worker would play the whole plan alone
+            await asyncio.sleep(0)
+
+    async def _job(self, position: int, planned: PlannedTask, trial: int, attempt: int) -> None:
+        """Plays one trial of one task, again where infrastructure failed."""
+        key = (planned.environment, planned.variant)
+        for retry in range(self.options.retries + 1):
+            idle = self._idle.setdefault(key, [])
+            env = idle.pop() if idle else self.plan.environments[planned.environment].make(planned.variant)
+            prepared, result = await self._attempt(env, position, planned, trial)
+            if result.trajectory.error is None:
+                idle.append(env)  # an environment that failed is not trusted again
+            else:
+                with contextlib.suppress(Exception):
+                    env.close()
+            self._cost += result.trajectory.usage.cost_usd
+            self.writer.add(
+                EpisodeRecord(
+                    result.trajectory,
+                    result.task,
+                    prepared.data,
+                    attempt + retry,
+                    result.reward,
+                    result.gold,
+                    result.scores,
+                    result.findings,
+                )
+            )
+            if not result.retryable or retry == self.options.retries:
+                break
+            self.progress.retried += 1
+            # full jitter: clients of a server that just came back do not all knock at once
+            await asyncio.sleep(random.uniform(0.0, min(30.0, 0.5 * 2.0**retry)))
+        if trial == planned.trials - 1:
+            self._prepared.pop(position, None)
+
+    async def _attempt(
+        self, env: ChatEnv, position: int, planned: PlannedTask, trial: int
+    ) -> tuple[_Prepared, EpisodeResult]:
+        prepared = self._prepared.get(position)
+        if prepared is None:
+            try:
+                task = env.make_task(planned.item)
+                frozen = env.freeze(task)
+                data = frozen.encode()
+            except AgentGymError:
+                raise
+            except Exception as e:  # one seed on which an author's generator breaks must not end the run
+                return _broken_task(planned, trial, self.policy.name, e)
+            prepared = _Prepared(task, frozen, data, content_hash(data))
+            if planned.trials > 1:
+                self._prepared[position] = prepared
+        if env.blocking and self._threads is None:
+            self._threads = ThreadPoolExecutor(self.options.step_threads, thread_name_prefix="agentgym-step")
+        result = await play(
+            env,
+            prepared.task,
+            self.policy,
+            frozen=prepared.frozen,
+            task_hash=prepared.hash,
+            trial=trial,
+            seed=episode_seed(self.options.seed, planned.task_id, trial),
+            sampling=self.options.sampling,
+            limits=self.options.limits,
+            threads=self._threads,
+        )
+        return prepared, result
+
+    # -- commits and progress ---------------------------------------------------------------------------------------------
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_EVERY_S)
+            self._commit()
+
+    def _commit(self) -> None:
+        self._last_commit = time.monotonic()
+        progress = self.progress
+        for record in self.writer.flush():
+            trajectory = record.trajectory
+            tallies = (progress.total, progress.by_family[record.task.family])
+            again = (trajectory.task_id, trajectory.trial) in self._failed
+            failed = trajectory.outcome == "infrastructure"
+            for tally in tallies:
+                if not again:
+                    tally.done += 1
+                tally.infrastructure += failed - again
+                if record.gold is not None:
+                    tally.gold_sum += record.gold
+                    tally.gold_count += 1
+            if failed:
+                self._failed.add((trajectory.task_id, trajectory.trial))
+                progress.last_error = trajectory.error.message if trajectory.error else ""
+            else:
+                self._failed.discard((trajectory.task_id, trajectory.trial))
+            usage = trajectory.usage
+            progress.turns += len(trajectory.turns)
+            progress.tokens += usage.completion_tokens
+            progress.cost_usd += usage.cost_usd
+        self._report()
+
+    def _report(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if self._on_progress is None or (not force and now - self._last_report < 0.2):
+            return
+        self._last_report = now
+        self.progress.elapsed_s = now - self._started
+        self._on_progress(self.progress)
+
+
+def _broken_task(planned: PlannedTask, trial: int, policy: str, error: Exception) -> tuple[_Prepared, EpisodeResult]:
+    """The record of a task that could not even be made."""
+    id_ = TaskId.parse(planned.task_id)
+    message = redact(f"the task could not be made: {type(error).__name__}: {error}")
+    frozen = FrozenTask(
+        family=id_.family, version=0, variant=id_.variant, item=id_.item, seed=None, params={}, opening=(), tools=(),
+        state=None, gold=None, hidden=None, cluster=id_.family, tags=(),
+    )  # fmt: skip
+    data = frozen.encode()
+    trajectory = Trajectory(
+        task_id=planned.task_id, task_hash=content_hash(data), trial=trial, policy=policy, turns=[], started_at=time.time(),
+        outcome="infrastructure", error=EpisodeError("environment", message),
+    )  # fmt: skip
+    result = EpisodeResult(trajectory, frozen, None, None, [], [], False)
+    return _Prepared(Task(opening=""), frozen, data, content_hash(data)), result
