@@ -31,7 +31,7 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from agentgym.chat import Action as Action
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     from agentgym.chat import submit as submit
     from agentgym.chat import system as system
     from agentgym.chat import user as user
+    from agentgym.dataenv import DataEnv as DataEnv
     from agentgym.env import ChatEnv as ChatEnv
     from agentgym.env import Plan as Plan
     from agentgym.env import Task as Task
     from agentgym.env import ToolEnv as ToolEnv
     from agentgym.env import tool as tool
-    from agentgym.dataenv import DataEnv as DataEnv
     from agentgym.errors import AgentGymError as AgentGymError
     from agentgym.errors import InfrastructureError as InfrastructureError
     from agentgym.errors import ToolError as ToolError
@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     from agentgym.protocols import Sampling as Sampling
     from agentgym.protocols import Tokens as Tokens
     from agentgym.protocols import Usage as Usage
+    from agentgym.records.run import Episode as Episode
+    from agentgym.records.run import Run as Run
+    from agentgym.records.run import open_run as open_run
     from agentgym.registry import make as make
     from agentgym.registry import register_evaluator as register_evaluator
     from agentgym.registry import register_policy as register_policy
@@ -70,9 +73,6 @@ if TYPE_CHECKING:
     from agentgym.registry import register_task as register_task
     from agentgym.rollout.evaluate import aevaluate as aevaluate
     from agentgym.rollout.evaluate import evaluate as evaluate
-    from agentgym.records.run import Episode as Episode
-    from agentgym.records.run import Run as Run
-    from agentgym.records.run import open_run as open_run
     from agentgym.scoring import Finding as Finding
     from agentgym.scoring import Score as Score
     from agentgym.scoring import Verifier as Verifier

@@ -8,13 +8,15 @@ trainer of the field speaks; reasoning and images are parts of the content. Mess
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
 
 Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[str, ...] = get_args(Role)
 
 MAX_ARGUMENT_BYTES = 1 << 20
 """A tool call whose argument text is longer (UTF-8 bytes) is refused unread: parsing it would cost more than a turn."""
@@ -157,8 +159,16 @@ def clean_text(text: str) -> str:
     return text if is_unicode(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def _clean_arguments(text: str) -> str:
+    """Lone surrogates as JSON escapes: storable, and still refused by `parse_arguments` instead of run with another text."""
+    return re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
 def clean_message(message: Message) -> Message:
-    """``message`` with `clean_text` applied to every string in it; the same object where nothing had to change."""
+    """``message`` with `clean_text` applied to every string in it; the same object where nothing had to change.
+
+    In the arguments of calls, lone surrogates become JSON escapes, so that the call is still refused.
+    """
     strings: list[str] = [message.content] if isinstance(message.content, str) else []
     if not isinstance(message.content, str):
         strings += [p.text for p in message.content if not isinstance(p, ImagePart)]
@@ -172,13 +182,14 @@ def clean_message(message: Message) -> Message:
         content = clean_text(message.content)
     else:
         content = tuple(
-            p if isinstance(p, ImagePart) else msgspec.structs.replace(p, text=clean_text(p.text))
-            for p in message.content
+            p if isinstance(p, ImagePart) else msgspec.structs.replace(p, text=clean_text(p.text)) for p in message.content
         )
     return Message(
         message.role,
         content,
-        tuple(ToolCall(clean_text(c.name), clean_text(c.arguments), clean_text(c.id), c.origin) for c in message.tool_calls),
+        tuple(
+            ToolCall(clean_text(c.name), _clean_arguments(c.arguments), clean_text(c.id), c.origin) for c in message.tool_calls
+        ),
         None if message.tool_call_id is None else clean_text(message.tool_call_id),
         None if message.name is None else clean_text(message.name),
     )
@@ -214,11 +225,22 @@ def _float(text: str) -> float:
     return value
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_float).decode
+def _int(text: str) -> int:
+    # beyond 64 bits nothing downstream agrees on the value, and MessagePack cannot hold it
+    if len(text) > 20 or not -(1 << 63) <= (value := int(text)) < 1 << 64:
+        raise ArgumentError(f"the number {text[:40]} is too large: integers have 64 bits")
+    return value
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_float, parse_int=_int
+).decode
 
 
 def _depth_exceeds(text: str, limit: int) -> bool:
-    """Whether brackets outside of strings nest deeper than ``limit``; runs only on texts with many brackets."""
+    """Whether brackets outside of strings nest deeper than ``limit``."""
+    if text.count("[") + text.count("{") <= limit:
+        return False
     depth = 0
     in_string = escaped = False
     for ch in text:
@@ -256,7 +278,8 @@ def parse_arguments(text: str) -> dict[str, Any]:
     """The argument object of a tool call, read strictly.
 
     Refused: text over `MAX_ARGUMENT_BYTES`, nesting over `MAX_ARGUMENT_DEPTH`, anything that is not one JSON object,
-    a key given twice (most parsers silently keep the last), NaN and infinities, and lone surrogates.
+    a key given twice (most parsers silently keep the last), NaN and infinities, integers beyond 64 bits, and lone
+    surrogates.
 
     Raises:
         ArgumentError: with a sentence for the agent.
@@ -265,9 +288,8 @@ def parse_arguments(text: str) -> dict[str, Any]:
         raise ArgumentError(f"the arguments are longer than {MAX_ARGUMENT_BYTES:,} bytes")
     if not is_unicode(text):
         raise ArgumentError("the arguments hold a lone surrogate, which is not a character")
-    if len(text) > MAX_ARGUMENT_DEPTH and text.count("[") + text.count("{") > MAX_ARGUMENT_DEPTH:
-        if _depth_exceeds(text, MAX_ARGUMENT_DEPTH):
-            raise ArgumentError(f"the arguments nest deeper than {MAX_ARGUMENT_DEPTH} levels")
+    if len(text) > MAX_ARGUMENT_DEPTH and _depth_exceeds(text, MAX_ARGUMENT_DEPTH):
+        raise ArgumentError(f"the arguments nest deeper than {MAX_ARGUMENT_DEPTH} levels")
     try:
         value = _decode(text)
     except _DuplicateKey as e:
@@ -276,8 +298,6 @@ def parse_arguments(text: str) -> dict[str, Any]:
         raise
     except json.JSONDecodeError as e:
         raise ArgumentError(f"the arguments are not valid JSON: {e.msg} at character {e.pos}") from None
-    except ValueError:  # an integer of more digits than Python converts (sys.set_int_max_str_digits)
-        raise ArgumentError("the arguments hold a number with too many digits") from None
     if not isinstance(value, dict):
         raise ArgumentError(f"the arguments must be one JSON object, not {type(value).__name__}")
     if "\\u" in text and not all(map(is_unicode, _strings(value))):
@@ -307,8 +327,7 @@ def to_openai(messages: Sequence[Message]) -> list[dict[str, Any]]:
             row["content"] = m.text
         if m.tool_calls:
             row["tool_calls"] = [
-                {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
-                for c in m.tool_calls
+                {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in m.tool_calls
             ]
         if m.tool_call_id is not None:
             row["tool_call_id"] = m.tool_call_id

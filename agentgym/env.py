@@ -26,7 +26,7 @@ from agentgym.errors import DefinitionError, InfrastructureError, NotFoundError,
 from agentgym.protocols import Completion
 from agentgym.scoring import Finding, Score, Verifier, VerifierContext, proxy_reward, verify
 from agentgym.spaces import ActionSpace, ObservationSpace
-from agentgym.task import FrozenTask, Task
+from agentgym.task import FrozenTask, Task, from_numpy, plain
 from agentgym.toolspec import ToolFunction, ToolSpec, tool, tools_of
 from agentgym.trajectory import Event, StateChange, ToolResult, ToolStatus, Trajectory, Turn, diff_state
 
@@ -106,7 +106,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     ) -> None:
         if variant not in self.variants:
             known = ", ".join(self.variants)
-            raise UsageError(f"{self.family} has no variant {variant!r}; it has: {known}.{did_you_mean(variant, self.variants)}")
+            raise UsageError(
+                f"{self.family} has no variant {variant!r}; it has: {known}.{did_you_mean(variant, self.variants)}"
+            )
         in_split(0, split)
         self.variant = variant
         self.split = split
@@ -117,12 +119,14 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             label += ":" + ",".join(f"{k}={_plain(v)}" for k, v in sorted(self.params.items()))
         self.label = label
         """The family with its parameters, e.g. ``math.add:level=3``: what stands first in a task id."""
-        self.tools: dict[str, ToolFunction] = self._class_tools()
+        self.tools: dict[str, ToolFunction] = dict(self._class_tools())
         self.tool_specs: tuple[ToolSpec, ...] = tuple(t.spec for t in self.tools.values())
         """What a policy is offered; the same objects in every turn and episode."""
         self.observation_space = ObservationSpace()
         self.action_space = ActionSpace(self.tools)
         self._running = False
+        self._begun = False
+        self._rng: np.random.Generator | None = None
         self._completion: Completion | None = None
         self._frozen: FrozenTask | None = None
 
@@ -136,11 +140,15 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         for name, value in params.items():
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
-                raise UsageError(f"{self.family} has no parameter {name!r}; it has: {known}.{did_you_mean(name, self.parameters)}")
+                raise UsageError(
+                    f"{self.family} has no parameter {name!r}; it has: {known}.{did_you_mean(name, self.parameters)}"
+                )
             default = self.parameters[name]
             value = _as_type_of(default, value, f"{self.family}: parameter {name!r}")
             if value != default:
                 given[name] = value
+            if isinstance(value, str) and set("/,=\n").intersection(value):
+                raise UsageError(f"{self.family}: parameter {name!r} may not hold '/', ',', '=': it is part of task ids")
         for name, default in self.parameters.items():
             setattr(self, name, given.get(name, default))
         return given
@@ -201,8 +209,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         self._ended = True
 
     def note(self, kind: str, resource: str = "", data: Any = None) -> None:
-        """Records an `Event` of the present turn."""
-        self._events.append(Event(len(self.trajectory.turns), kind, "env", resource, data))
+        """Records an `Event` of the present turn; ``data`` is anything with a plain form."""
+        turn = len(self.trajectory.turns) if self._begun else -1
+        self._events.append(Event(turn, kind, "env", resource, plain(data)))
 
     @property
     def rng(self) -> np.random.Generator:
@@ -228,10 +237,12 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         """The task with this id: the same, byte for byte, on every machine.
 
         Raises:
-            NotFoundError: ``item`` is not a seed (a non-negative integer).
+            NotFoundError: ``item`` is not a seed (an integer of 0 or more that fits into 63 bits).
         """
-        if not (item.isascii() and item.isdigit()) or str(int(item[:20])) != item:
-            raise NotFoundError(f"{self.label} has no task {item!r}: its tasks are numbered by seed, e.g. {self.label}/control/0")
+        if not (item.isascii() and item.isdigit()) or str(int(item[:20])) != item or int(item) >= 1 << 63:
+            raise NotFoundError(
+                f"{self.label} has no task {item!r}: its tasks are numbered by seed, e.g. {self.label}/control/0"
+            )
         seed = int(item)
         key = zlib.crc32(self.label.encode())
         task = self.new_task(np.random.default_rng([seed, key]))
@@ -265,9 +276,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             params=task.params,
             opening=_opening(task),
             tools=self.tool_specs,
-            state=msgspec.to_builtins(task.state),
-            gold=msgspec.to_builtins(task.gold),
-            hidden=msgspec.to_builtins(task.hidden),
+            state=plain(task.state),
+            gold=plain(task.gold),
+            hidden=plain(task.hidden),
             cluster=self.cluster_of(task),
             tags=task.tags,
         )
@@ -304,12 +315,14 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         self.task = task
         self._frozen = frozen
         opening = frozen.opening if frozen is not None else _opening(task)
-        before = msgspec.to_builtins(task.state)
-        # the oracle and the verifiers read task.state, so the episode is played on a copy
-        self.state = None if task.state is None else msgspec.convert(before, type(task.state))
+        before = plain(task.state)
+        # the oracle and the verifiers read task.state, so the episode is played on a copy; a copy of its own, not made
+        # of `before`: untyped containers would be shared, and a write would change the record of what was before
+        self.state = None if task.state is None else msgspec.convert(_copy(task.state), type(task.state))
         self._snapshot = before
+        self._unwatched = False
         self.trajectory = Trajectory(task_id=task.id, opening=opening, state_before=before, turns=[])
-        self._rng: np.random.Generator | None = None
+        self._rng = None
         self._completion = None
         self._scores: list[Score] = []
         self._findings: list[Finding] = []
@@ -318,7 +331,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         self._paid = 0.0
         self._ended = False
         self._running = True
+        self._begun = False
         self.begin()
+        self._begun = True
         return Observation(opening), {"task_id": task.id, "turn": 0}
 
     def attach(self, completion: Completion) -> None:
@@ -344,9 +359,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         trajectory = self.trajectory
         index = len(trajectory.turns)
         message = self._as_message(action, index)
-        self._paid = 0.0
         self._changes = []
-        self._events = []
         messages, results = self._answer(message)
         turn = Turn(
             index,
@@ -357,6 +370,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             changes=tuple(self._changes),
             events=tuple(self._events),
         )
+        self._events = []
         completion, self._completion = self._completion, None
         if completion is not None:
             turn.finish_reason = completion.finish_reason
@@ -370,7 +384,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         info: dict[str, Any] = {"task_id": self.task.id, "turn": index + 1}
         terminated = self._ended
         truncated = not terminated and index + 1 >= self.max_turns
-        turn.reward = self._paid
+        turn.reward, self._paid = self._paid, 0.0
         if terminated or truncated:
             self.finish("turns" if truncated else None, info)
         return Observation(messages), turn.reward, terminated, truncated, info
@@ -382,9 +396,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         """
         self._running = False
         trajectory = self.trajectory
-        after = msgspec.to_builtins(self.state)
+        after = plain(self.state)
         if after != self._snapshot and trajectory.turns:
-            # a tool that is not declared to write has written, or the environment has: never let it pass unseen
+            # a tool that is not declared to write has written: never let it pass unseen
             last = trajectory.turns[-1]
             last.changes += diff_state(self._snapshot, after)
             last.events += (Event(last.index, "state.undeclared_write"),)
@@ -396,9 +410,11 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         self._scores, self._findings = verify(verifiers, "proxy", trajectory, VerifierContext(self.frozen_task))
         reward = proxy_reward(self._scores, verifiers)
         if info is not None:
-            info["proxy"] = {s.name: s.value for s in self._scores}
+            info["proxy"] = {s.name: s.value for s in self._scores if s.role == "proxy"}
             if reward is None and verifiers:
-                info["unscorable"] = "; ".join(s.reason or s.status for s in self._scores if s.value is None) or "no score"
+                # not the reason: an exception's text may quote the answer
+                failed = [s.name for s in self._scores if s.role == "proxy" and s.value is None]
+                info["unscorable"] = f"no value from: {', '.join(failed)}" if failed else "no score"
         if reward is not None and trajectory.turns:
             trajectory.turns[-1].reward += reward
         return reward or 0.0
@@ -413,7 +429,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         """Findings of the proxy verifiers at the end of the episode; empty before."""
         return self._findings
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The conversation so far as text, with ``render_mode="ansi"``; else None."""
         if self.render_mode != "ansi":
             return None
@@ -425,13 +441,28 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
+    def _record_changes(self, call_id: str) -> bool:
+        """Records what changed in the state since it was last looked at, as done by this call; whether anything did."""
+        self._unwatched = False
+        if self.state is None:
+            return False
+        after = plain(self.state)
+        if after == self._snapshot:
+            return False
+        self._changes += diff_state(self._snapshot, after, call_id)
+        self._snapshot = after
+        return True
+
     def _as_message(self, action: Action, index: int) -> Message:
         """The action as a clean assistant message whose calls have unique ids."""
         if isinstance(action, str):
             return Message("assistant", clean_text(str(action)))
         if not isinstance(action, Message):
             raise TypeError(f"an action is a Message or a str, not {type(action).__name__}")
-        message = clean_message(action)
+        try:
+            message = clean_message(action)
+        except (AttributeError, TypeError) as e:  # structs do not check what they are constructed with
+            raise TypeError(f"the action is not a well-formed Message (arguments are JSON text): {e}") from e
         calls = message.tool_calls
         if calls:
             ids = {c.id for c in calls}
@@ -443,7 +474,11 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
 
     def _answer(self, message: Message) -> tuple[list[Message], tuple[ToolResult, ...]]:
         """The environment's new messages; sets ``_ended``."""
+        if message.tool_calls and not self.tools:
+            told = [Message("tool", f"error: there is no tool {c.name[:80]!r}", (), c.id, c.name) for c in message.tool_calls]
+            return told, tuple(ToolResult(c.id, c.name, "unknown_tool") for c in message.tool_calls)
         reply = self.respond(message)
+        self._record_changes("")
         if reply is None:
             self._ended = True
             return [], ()
@@ -467,6 +502,9 @@ class ToolEnv(ChatEnv):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._tools = tools_of(cls)
+        for name in cls._tools:
+            if hasattr(ChatEnv, name):
+                raise DefinitionError(f"{cls.__name__}: a tool cannot be called {name!r}: environments have a {name} already")
 
     @classmethod
     def _class_tools(cls) -> dict[str, ToolFunction]:
@@ -511,6 +549,8 @@ class ToolEnv(ChatEnv):
             arguments = function.parse(c)
         except ArgumentError as e:
             return f"error: {c.name}: {clean_text(str(e))}", "bad_arguments", function.writes
+        if function.writes and self._unwatched and self._record_changes(""):
+            self.note("state.undeclared_write")  # by a tool before this one, which must not be blamed for it
         status: ToolStatus = "ok"
         try:
             value = function.function(self, **arguments)
@@ -530,10 +570,9 @@ class ToolEnv(ChatEnv):
             self.note("tool.exception", c.name, {"type": type(e).__name__, "message": clean_text(str(e)[:500]), "at": place})
             content, status = f"error: {c.name} failed ({type(e).__name__})", "tool_error"
         if function.writes:
-            after = msgspec.to_builtins(self.state)
-            if after != self._snapshot:
-                self._changes += diff_state(self._snapshot, after, c.id)
-                self._snapshot = after
+            self._record_changes(c.id)
+        else:
+            self._unwatched = True
         return content, status, function.writes
 
 
@@ -545,6 +584,11 @@ def _opening(task: Task) -> tuple[Message, ...]:
     if isinstance(opening, str):
         return (Message("user", clean_text(opening)),)
     return (opening,) if isinstance(opening, Message) else tuple(opening)
+
+
+def _copy(state: Any) -> Any:
+    """Builtins that share no container with ``state``, dictionaries in their own order."""
+    return msgspec.to_builtins(state, enc_hook=from_numpy)
 
 
 def _plain(value: Any) -> str:
@@ -563,10 +607,12 @@ def _as_type_of(default: Any, value: Any, what: str) -> Any:
         try:
             if kind is bool and text in ("true", "1", "yes", "false", "0", "no"):
                 return text in ("true", "1", "yes")
-            if kind in (int, float):
+            if kind in (int, float) and math.isfinite(kind(text)):
                 return kind(text)
         except ValueError:
             pass
     elif type(value) is kind or (kind is float and type(value) is int):
+        if kind is float and not math.isfinite(value):
+            raise UsageError(f"{what} must be a finite number, not {value!r}")
         return kind(value)
     raise UsageError(f"{what} must be {kind.__name__}, e.g. {default!r}, not {value!r}")

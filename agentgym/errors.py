@@ -78,5 +78,7 @@ def redact(text: str) -> str:
     """``text`` without the credentials of URLs and without what looks like a key; for records, logs and errors."""
     text = re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)
     text = re.sub(r"(?i)\b(bearer\s+)[\w.~+/=-]{8,}", r"\1***", text)
-    text = re.sub(r"(?i)\b((?:api[_-]?key|token|secret|password|authorization)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]{4,}", r"\1***", text)
+    text = re.sub(
+        r"(?i)\b((?:api[_-]?key|token|secret|password|authorization)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]{4,}", r"\1***", text
+    )
     return re.sub(r"\b(?:sk|pk|ghp|gho|xox[abp]|hf|AKIA)[-_]?[A-Za-z0-9_-]{16,}\b", "***", text)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import re
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from types import CellType, CodeType
 from typing import Any, Literal, overload
 
 import msgspec
 
-from agentgym.task import FrozenTask
+from agentgym.chat import clean_text
+from agentgym.task import FrozenTask, plain
 from agentgym.trajectory import Trajectory
 
 Role = Literal["proxy", "gold", "metric"]
@@ -99,14 +102,7 @@ class Verifier:
     def hash(self) -> str:
         """Twelve hex digits over the function's source and the values it closes over; changes when the judging does."""
         if self._hash is None:
-            try:
-                source = inspect.getsource(self.function)
-            except (OSError, TypeError):
-                code = self.function.__code__
-                source = f"{code.co_code.hex()}{code.co_consts!r}"
-            closed = [repr(c.cell_contents) for c in self.function.__closure__ or ()]
-            closed = [c for c in closed if " at 0x" not in c]  # addresses differ from process to process
-            self._hash = hashlib.sha256("\0".join([source, *closed]).encode()).hexdigest()[:12]
+            self._hash = hashlib.sha256(_identity(self.function).encode("utf-8", "replace")).hexdigest()[:12]
         return self._hash
 
     def __call__(self, trajectory: Trajectory, context: VerifierContext) -> list[Score | Finding]:
@@ -114,7 +110,8 @@ class Verifier:
         verdict = self.function(trajectory, context)
         if verdict is None:
             return []
-        if isinstance(verdict, (Score, Finding)) or not isinstance(verdict, Iterable):
+        scalar = getattr(verdict, "shape", None) == ()  # numpy's and torch's are Iterable by type and not in fact
+        if isinstance(verdict, (Score, Finding, str, bytes)) or not isinstance(verdict, Iterable) or scalar:
             verdicts: Sequence[Any] = (verdict,)
         else:
             verdicts = list(verdict)
@@ -123,13 +120,28 @@ class Verifier:
             if isinstance(v, Finding):
                 if v.violation and not v.exposure:
                     raise ValueError(f"{v.dimension}/{v.rule}: a violation without exposure")
-                result.append(v if v.verifier_hash else msgspec.structs.replace(v, verifier_hash=self.hash))
+                result.append(
+                    msgspec.structs.replace(
+                        v,
+                        exposure=bool(v.exposure),
+                        violation=bool(v.violation),
+                        weight=_finite(v.weight),
+                        evidence=_storable(v.evidence),
+                        verifier_hash=v.verifier_hash or self.hash,
+                    )
+                )
             elif isinstance(v, Score):
                 value = None if v.value is None else _finite(v.value)
                 status = v.status if value is not None or v.status in ("timeout", "unscorable") else "unscorable"
                 result.append(
                     msgspec.structs.replace(
-                        v, value=value, status=status, name=v.name or self.name, verifier_hash=v.verifier_hash or self.hash
+                        v,
+                        value=value,
+                        status=status,
+                        name=v.name or self.name,
+                        reason=clean_text(v.reason),
+                        evidence=_storable(v.evidence),
+                        verifier_hash=v.verifier_hash or self.hash,
                     )
                 )
             else:
@@ -140,8 +152,58 @@ class Verifier:
         return f"Verifier({self.name})"
 
 
+def _identity(thing: Any) -> str:
+    """What tells one judging apart from another, equal in every process: source, and the values closed over."""
+    if isinstance(thing, Verifier):
+        return _identity(thing.function)
+    if isinstance(thing, (set, frozenset)):  # their order differs from process to process
+        return f"{{{', '.join(sorted(map(_identity, thing)))}}}"
+    if isinstance(thing, (list, tuple)):
+        return f"[{', '.join(map(_identity, thing))}]"
+    if isinstance(thing, dict):
+        return f"{{{', '.join(f'{k!r}: {_identity(v)}' for k, v in thing.items())}}}"
+    if isinstance(thing, CodeType):
+        return f"{thing.co_code.hex()}{_identity(thing.co_names)}{_identity(thing.co_consts)}"
+    if not inspect.isfunction(thing):
+        return re.sub(r" at 0x[0-9a-fA-F]+", "", _repr(thing))
+    try:
+        source = inspect.getsource(thing)
+    except (OSError, TypeError):
+        source = _identity(thing.__code__)
+    own = [c for c in (_contents(c) for c in thing.__closure__ or ()) if c is not thing]
+    return "\0".join([source, _identity(thing.__defaults__), *map(_identity, own)])
+
+
+def _repr(thing: Any) -> str:
+    try:
+        return repr(thing)
+    except Exception:  # a number of too many digits, or somebody's __repr__
+        return f"<{type(thing).__name__}>"
+
+
+def _contents(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # named in the function, not yet given a value
+        return None
+
+
+def _storable(evidence: Any) -> Any:
+    """``evidence`` as plain values, or as text where it has no such form: what is kept beside a score never decides it."""
+    if evidence is None:
+        return None
+    try:
+        kept = plain(evidence)
+        msgspec.json.encode(kept)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return clean_text(_repr(evidence)[:2000])
+    return kept
+
+
 def _finite(value: Any) -> float:
-    """``value`` as a Python float; numpy scalars and bools converted, NaN and infinities refused."""
+    """``value`` as a Python float; numpy scalars and bools converted, NaN, infinities and text refused."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"a score must be a number, not the text {value[:40]!r}")
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"a score must be finite, not {number}")
@@ -185,7 +247,7 @@ def verify(
             verdicts = v(trajectory, context)
         except Exception as e:  # a verifier's bug must neither pay nor punish the policy
             frame = traceback.extract_tb(e.__traceback__)[-1]
-            reason = f"verifier raised {type(e).__name__}: {e} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
+            reason = clean_text(f"verifier raised {type(e).__name__}: {e} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})")
             scores.append(Score(v.name, role, None, "unscorable", reason, ("verifier_error",), verifier_hash=v.hash))
             continue
         for verdict in verdicts:

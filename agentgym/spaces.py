@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 from gymnasium.spaces import Space
 
-from agentgym.chat import Action, ArgumentError, Message, Observation, ToolCall, assistant, clean_message, user
+from agentgym.chat import ROLES, Action, ArgumentError, Message, Observation, ToolCall, assistant, clean_message, user
 from agentgym.toolspec import ToolFunction, sample_arguments
 
 _LETTERS = tuple("abcdefghijklmnopqrstuvwxyz     .,?0123456789")
@@ -23,6 +23,14 @@ def _sample_text(rng: np.random.Generator, longest: int) -> str:
 def _refuse_masks(mask: Any, probability: Any) -> None:
     if mask is not None or probability is not None:
         raise ValueError("message spaces take neither a mask nor a probability when sampled")
+
+
+def _well_formed(x: Any) -> bool:
+    """Whether ``x`` is a message with fields of the declared types, in real Unicode."""
+    try:
+        return isinstance(x, Message) and x.role in ROLES and clean_message(x) is x
+    except (AttributeError, TypeError):  # structs do not check what they are constructed with
+        return False
 
 
 class ObservationSpace(Space[Observation]):
@@ -39,7 +47,7 @@ class ObservationSpace(Space[Observation]):
 
     def contains(self, x: Any) -> bool:
         """Whether ``x`` is a tuple of messages that hold real Unicode text."""
-        return isinstance(x, tuple) and all(isinstance(m, Message) and clean_message(m) is m for m in x)
+        return isinstance(x, tuple) and all(map(_well_formed, x))
 
     @property
     def is_np_flattenable(self) -> bool:
@@ -52,7 +60,7 @@ class ObservationSpace(Space[Observation]):
     def __repr__(self) -> str:
         return "ObservationSpace()"
 
-    def to_jsonable(self, sample_n: Sequence[Observation]) -> list[Any]:
+    def to_jsonable(self, sample_n: Iterable[Observation]) -> list[Any]:
         """A batch of observations as JSON-compatible lists."""
         return [msgspec.to_builtins(tuple(x)) for x in sample_n]
 
@@ -71,9 +79,7 @@ class ActionSpace(Space[Action]):
         seed: seed or generator for `sample`.
     """
 
-    def __init__(
-        self, tools: Mapping[str, ToolFunction] | None = None, seed: int | np.random.Generator | None = None
-    ) -> None:
+    def __init__(self, tools: Mapping[str, ToolFunction] | None = None, seed: int | np.random.Generator | None = None) -> None:
         self.tools: dict[str, ToolFunction] = dict(tools or {})
         super().__init__(None, None, seed)
 
@@ -91,7 +97,7 @@ class ActionSpace(Space[Action]):
         """Whether ``x`` is text or an assistant message that ``step`` will not answer with a tool error of form."""
         if isinstance(x, str):
             x = Message("assistant", x)
-        if not isinstance(x, Message) or x.role != "assistant" or clean_message(x) is not x:
+        if not _well_formed(x) or x.role != "assistant":
             return False
         for c in x.tool_calls:
             if c.name not in self.tools:
@@ -115,7 +121,7 @@ class ActionSpace(Space[Action]):
     def __repr__(self) -> str:
         return f"ActionSpace(tools={list(self.tools)})"
 
-    def to_jsonable(self, sample_n: Sequence[Action]) -> list[Any]:
+    def to_jsonable(self, sample_n: Iterable[Action]) -> list[Any]:
         """A batch of actions as JSON-compatible values: a string stays a string."""
         return [x if isinstance(x, str) else msgspec.to_builtins(x) for x in sample_n]
 

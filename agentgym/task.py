@@ -13,11 +13,81 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agentgym.chat import Message
+from agentgym.chat import Message, clean_text
 from agentgym.errors import UsageError
 from agentgym.toolspec import ToolSpec
 
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
+
+_BIG_INT = 1
+"""MessagePack extension type of integers beyond 64 bits: two's complement, big endian."""
+
+
+def from_numpy(value: Any) -> Any:
+    """The ``enc_hook`` that turns numpy scalars and arrays into numbers and lists."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no plain form: use a msgspec Struct or JSON-like values")
+
+
+def plain(value: Any) -> Any:
+    """``value`` as a copy of plain values: dict with text keys, list, str, int, float, bool, None.
+
+    Equal values give equal copies in every process: sets become sorted lists. Numpy scalars become numbers.
+
+    Raises:
+        TypeError: something in it has no such form.
+    """
+    return msgspec.to_builtins(value, order="deterministic", str_keys=True, enc_hook=from_numpy)
+
+
+def canonical(value: Any) -> Any:
+    """``value`` with every field of its structs that equals the default replaced by the default object.
+
+    msgspec's ``omit_defaults`` goes by identity: without this, equal values could give unequal bytes.
+    """
+    if isinstance(value, msgspec.Struct):
+        changed = {}
+        for field in msgspec.structs.fields(value):
+            given = getattr(value, field.name)
+            same = type(given) is type(field.default) and given == field.default
+            kept = field.default if same else canonical(given)
+            if kept is not given:
+                changed[field.name] = kept
+        return msgspec.structs.replace(value, **changed) if changed else value
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], msgspec.Struct):
+        return type(value)(canonical(v) for v in value)
+    return value
+
+
+def pack(encoder: msgspec.msgpack.Encoder, value: Any) -> bytes:
+    """``value`` as MessagePack, also where tools computed integers beyond 64 bits or text that is not Unicode.
+
+    What an agent can bring about in a state must never make its episode impossible to keep.
+    """
+    try:
+        return encoder.encode(value)
+    except (OverflowError, UnicodeEncodeError):
+        return encoder.encode(_packable(msgspec.to_builtins(value, builtin_types=(bytes,))))
+
+
+def _packable(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return msgspec.msgpack.Ext(_BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, signed=True))
+    if isinstance(value, dict):
+        return {_packable(k): _packable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_packable(v) for v in value]
+    return value
+
+
+def unpack_extension(code: int, data: memoryview) -> Any:
+    """The ``ext_hook`` of decoders that read what `pack` wrote."""
+    if code == _BIG_INT:
+        return int.from_bytes(data, signed=True)
+    raise ValueError(f"unknown MessagePack extension type {code}")
 
 
 class TaskId(NamedTuple):
@@ -99,7 +169,7 @@ class FrozenTask(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         """Canonical MessagePack: equal tasks give equal bytes, in every process and on every machine."""
-        return _canonical.encode(self)
+        return pack(_canonical, canonical(self))
 
 
 def content_hash(data: bytes) -> str:
@@ -109,4 +179,4 @@ def content_hash(data: bytes) -> str:
 
 def decode_task(data: bytes) -> FrozenTask:
     """The inverse of `FrozenTask.encode`."""
-    return msgspec.msgpack.decode(data, type=FrozenTask)
+    return msgspec.msgpack.decode(data, type=FrozenTask, ext_hook=unpack_extension)

@@ -54,6 +54,8 @@ class ToolFunction:
         self._fields: tuple[str, ...] = ()
         if not (function.__doc__ or "").strip():
             raise DefinitionError(f"tool {self.name!r} has no docstring: the agent is told what it does from there")
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise DefinitionError(f"tool {self.name!r} must be an ordinary function that returns, not async or a generator")
 
     @property
     def spec(self) -> ToolSpec:
@@ -70,6 +72,10 @@ class ToolFunction:
             self._build()
         assert self._arguments is not None
         return self._arguments
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the arguments type is made at run time, so pickle cannot find it by name; it is built again on first use
+        return {**self.__dict__, "_arguments": None}
 
     def _build(self) -> None:
         try:
@@ -115,7 +121,8 @@ class ToolFunction:
         try:
             values = msgspec.convert(arguments, self._arguments or self.arguments_type, strict=True)
         except msgspec.ValidationError as e:
-            raise ArgumentError(str(e)) from None
+            text = str(e)  # may quote a key or value of any length
+            raise ArgumentError(text if len(text) <= 300 else f"{text[:200]} ... {text[-80:]}") from None
         return {name: getattr(values, name) for name in self._fields}
 
     def parse(self, call: ToolCall) -> dict[str, Any]:
@@ -155,6 +162,8 @@ def tools_of(cls: type) -> dict[str, ToolFunction]:
         for name, value in vars(base).items():
             marked = getattr(value, "__agentgym_tool__", None)
             if marked is not None:
+                if marked.name != name:
+                    raise DefinitionError(f"{base.__name__}.{name}: the tool's function has another name, {marked.name!r}")
                 found[name] = marked
             elif name in found:  # a subclass took the tool away by overriding it with something unmarked
                 del found[name]
@@ -201,7 +210,10 @@ def parse_google_docstring(doc: str) -> tuple[str, dict[str, str]]:
 
 
 def sample_arguments(schema: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """A random argument object that a schema made by `ToolFunction` accepts; optional keys are left out half the time."""
+    """A random argument object that a schema made by `ToolFunction` accepts; optional keys are left out half the time.
+
+    Knows types, choices and bounds; not ``pattern``, and of the text formats (dates, UUIDs) none.
+    """
     definitions = schema.get("$defs", {})
     value = _sample(schema, definitions, rng, depth=0)
     assert isinstance(value, dict)
@@ -209,6 +221,20 @@ def sample_arguments(schema: dict[str, Any], rng: np.random.Generator) -> dict[s
 
 
 _WORDS = ("alpha", "blue", "count", "delta", "east", "first", "green", "house", "item", "joy", "key", "last")
+
+
+def _bounds(schema: dict[str, Any], width: Any, open_by: Any) -> tuple[Any, Any]:
+    """The least and largest number to draw; a side without a bound lies ``width`` beyond 0 and the other side."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is None and "exclusiveMinimum" in schema:
+        low = schema["exclusiveMinimum"] + open_by
+    if high is None and "exclusiveMaximum" in schema:
+        high = schema["exclusiveMaximum"] - open_by
+    if low is None:
+        low = min(0, 0 if high is None else high) - width
+    if high is None:
+        high = max(0, low) + width
+    return low, high
 
 
 def _sample(schema: dict[str, Any], definitions: dict[str, Any], rng: np.random.Generator, depth: int) -> Any:
@@ -219,7 +245,10 @@ def _sample(schema: dict[str, Any], definitions: dict[str, Any], rng: np.random.
     if "const" in schema:
         return schema["const"]
     if "anyOf" in schema:
-        return _sample(schema["anyOf"][int(rng.integers(len(schema["anyOf"])))], definitions, rng, depth)
+        choices = schema["anyOf"]
+        if depth >= 4:  # a type that holds itself must come to an end
+            choices = [c for c in choices if c.get("type") == "null"] or choices
+        return _sample(choices[int(rng.integers(len(choices)))], definitions, rng, depth)
     kind = schema.get("type")
     if kind == "object":
         if "properties" in schema or "additionalProperties" not in schema or schema["additionalProperties"] is False:
@@ -233,15 +262,18 @@ def _sample(schema: dict[str, Any], definitions: dict[str, Any], rng: np.random.
         sub = sub if isinstance(sub, dict) else {}
         return {_WORDS[int(rng.integers(len(_WORDS)))]: _sample(sub, definitions, rng, depth + 1) for _ in range(2)}
     if kind == "array":
-        length = int(rng.integers(schema.get("minItems", 0), min(schema.get("maxItems", 3), 3) + 1)) if depth < 4 else 0
-        return [_sample(schema.get("items", {}), definitions, rng, depth + 1) for _ in range(max(length, schema.get("minItems", 0)))]
+        if "prefixItems" in schema:
+            return [_sample(sub, definitions, rng, depth + 1) for sub in schema["prefixItems"]]
+        least = schema.get("minItems", 0)
+        most = least if depth >= 4 else min(schema.get("maxItems", least + 3), least + 3)
+        length = int(rng.integers(least, most + 1))
+        return [_sample(schema.get("items", {}), definitions, rng, depth + 1) for _ in range(length)]
     if kind == "integer":
-        low = schema.get("minimum", schema.get("exclusiveMinimum", -101) + 1)
-        high = schema.get("maximum", schema.get("exclusiveMaximum", max(low, 0) + 100) - 1)
-        return int(rng.integers(low, high + 1))
+        low, high = _bounds(schema, 100, 1)
+        step = schema.get("multipleOf", 1)
+        return int(rng.integers(-(-low // step), high // step + 1)) * step
     if kind == "number":
-        low = schema.get("minimum", schema.get("exclusiveMinimum", -100.0))
-        high = schema.get("maximum", schema.get("exclusiveMaximum", max(low, 0.0) + 100.0))
+        low, high = _bounds(schema, 100.0, 0.0)
         return float(low + (high - low) * (0.01 + 0.98 * rng.random()))
     if kind == "boolean":
         return bool(rng.integers(2))

@@ -12,6 +12,7 @@ import msgspec
 
 from agentgym.chat import Message
 from agentgym.protocols import FinishReason, Sampling, Tokens, Usage
+from agentgym.task import canonical, pack, unpack_extension
 
 FORMAT = 1
 """Version of the encoded trajectory; readers refuse newer ones with a sentence and migrate older ones."""
@@ -168,21 +169,21 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
 
         A scripted policy on the same task id, variant and seed gives the same bytes in every process.
         """
-        plain = msgspec.to_builtins(msgspec.structs.replace(self, started_at=0.0, duration_s=0.0, tokens=None))
+        plain = msgspec.to_builtins(canonical(msgspec.structs.replace(self, started_at=0.0, duration_s=0.0, tokens=None)))
         for turn in plain.get("turns", ()):
             turn.pop("latency_s", None)
         return msgspec.json.encode(plain, order="deterministic")
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Trajectory)
+_decoder = msgspec.msgpack.Decoder(Trajectory, ext_hook=unpack_extension)
 
 
 def encode_trajectory(trajectory: Trajectory) -> bytes:
     """MessagePack of everything but the tokens, which `encode_tokens` writes."""
     if trajectory.tokens is not None:
         trajectory = msgspec.structs.replace(trajectory, tokens=None)
-    return _encoder.encode(trajectory)
+    return pack(_encoder, trajectory)
 
 
 def decode_trajectory(data: bytes) -> Trajectory:
@@ -217,7 +218,7 @@ def decode_tokens(data: bytes) -> list[Tokens | None]:
         if row is None:
             result.append(None)
             continue
-        arrays = {n: None if row[n] is None else np.frombuffer(row[n], dtype) for n, dtype in _ARRAYS}
+        arrays: dict[str, Any] = {n: None if row[n] is None else np.frombuffer(row[n], dtype) for n, dtype in _ARRAYS}
         result.append(Tokens(**arrays, logprob_kind=row["kind"], stop_token_in_output=row["stop"]))
     return result
 
@@ -240,9 +241,7 @@ def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> No
     if a is b:
         return
     if type(a) is dict and type(b) is dict:
-        for key in a:
-            if key not in b:
-                out.append(StateChange(f"{path}/{_escape(str(key))}", "remove", a[key], None, call_id))
+        out += [StateChange(f"{path}/{_escape(str(key))}", "remove", a[key], None, call_id) for key in a if key not in b]
         for key, value in b.items():
             if key not in a:
                 out.append(StateChange(f"{path}/{_escape(str(key))}", "add", None, value, call_id))
@@ -251,11 +250,7 @@ def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> No
     elif type(a) in (list, tuple) and type(b) in (list, tuple):
         for i, (x, y) in enumerate(zip(a, b, strict=False)):
             _diff(x, y, f"{path}/{i}", call_id, out)
-        for i in range(len(a) - 1, len(b) - 1, -1):
-            out.append(StateChange(f"{path}/{i}", "remove", a[i], None, call_id))
-        for i in range(len(a), len(b)):
-            out.append(StateChange(f"{path}/{i}", "add", None, b[i], call_id))
+        out += [StateChange(f"{path}/{i}", "remove", a[i], None, call_id) for i in range(len(a) - 1, len(b) - 1, -1)]
+        out += [StateChange(f"{path}/{i}", "add", None, b[i], call_id) for i in range(len(a), len(b))]
     elif type(a) is not type(b) or a != b:
         out.append(StateChange(path, "replace", a, b, call_id))
-
-
