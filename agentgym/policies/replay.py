@@ -54,7 +54,9 @@ class _ReplayedEpisode(PolicyBase):
         """The recorded message of this turn."""
         turns = self._trajectory.turns
         if self._turn >= len(turns):
-            raise InfrastructureError(f"{self._address} has no turn {self._turn}: the episode takes another course", retryable=False)
+            raise InfrastructureError(
+                f"{self._address} has no turn {self._turn}: the episode takes another course", retryable=False
+            )
         turn = turns[self._turn]
         tokens = self._trajectory.tokens[self._turn] if self._trajectory.tokens else None
         self._turn += 1
