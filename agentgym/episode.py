@@ -229,7 +229,8 @@ async def _act(
             raise _Cut("time") from None
     if not isinstance(completion, Completion) or not isinstance(completion.message, Message):
         raise InfrastructureError(
-            f"{player.name}: act must return a Completion with a Message in it, not {type(completion).__name__}", retryable=False
+            f"{player.name}: act must return a Completion with a Message in it, not {type(completion).__name__}",
+            retryable=False,
         )
     return completion
 

@@ -50,7 +50,9 @@ class Bank(ToolEnv):
     def new_task(self, rng: np.random.Generator) -> Task:
         """An account; the wanted balance is what the script will have added."""
         number = int(rng.integers(1_000_000))
-        return Task(opening=f"Add 1 to account {number} until told to stop, then submit.", state=Account(f"a{number}"), gold=TURNS - 1)
+        return Task(
+            opening=f"Add 1 to account {number} until told to stop, then submit.", state=Account(f"a{number}"), gold=TURNS - 1
+        )
 
     @tool(writes=True)
     def deposit(self, account: str, cents: int) -> str:
@@ -87,9 +89,7 @@ def main() -> None:
         profiler.enable()
     try:
         before, wall = time.process_time(), time.perf_counter()
-        run = agentgym.evaluate(
-            Bank, ScriptedPolicy(script), limit=args.episodes, concurrency=args.concurrency, runs=folder
-        )
+        run = agentgym.evaluate(Bank, ScriptedPolicy(script), limit=args.episodes, concurrency=args.concurrency, runs=folder)
         cpu, wall = time.process_time() - before, time.perf_counter() - wall
         if profiler is not None:
             profiler.disable()

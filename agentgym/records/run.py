@@ -53,14 +53,16 @@ class Address(NamedTuple):
                 raise UsageError(f"{text!r}: after @ comes the number of a turn, e.g. @1")
             turn = int(number)
         parts = rest.split("/")
-        if len(parts) < 4 or not parts[-1].isdigit():
+        if len(parts) < 3 or not all(parts):
             raise UsageError(f"{text!r} is not an address: expected RUN::FAMILY/VARIANT/ITEM/TRIAL[@TURN]")
+        if len(parts) == 3 or not parts[-1].isdigit():
+            return cls(run, rest, None, turn)
         return cls(run, "/".join(parts[:-1]), int(parts[-1]), turn)
 
 
 _COLUMNS = (
     "id, task_id, family, variant, item, trial, attempt, cluster, tags, outcome, truncation, error_kind, error, reward, gold,"
-    " exposures, violations, turns, tool_calls, tool_errors, prompt_tokens, completion_tokens, cost_usd, started_at, duration_s,"
+    " exposures, violations, turns, tool_calls, tool_errors, tool_exceptions, prompt_tokens, completion_tokens, cost_usd, started_at, duration_s,"
     " task_hash"
 )
 
@@ -79,7 +81,7 @@ class Episode:
     __slots__ = (
         "_run", "_scores", "_trajectory", "attempt", "cluster", "completion_tokens", "cost_usd", "duration_s", "error",
         "error_kind", "exposures", "family", "gold", "id", "item", "outcome", "prompt_tokens", "reward", "started_at", "tags",
-        "task_hash", "task_id", "tool_calls", "tool_errors", "trial", "truncation", "turns", "variant", "violations",
+        "task_hash", "task_id", "tool_calls", "tool_errors", "tool_exceptions", "trial", "truncation", "turns", "variant", "violations",
     )  # fmt: skip
 
     def __init__(self, run: Run, row: tuple[Any, ...]) -> None:
@@ -89,7 +91,7 @@ class Episode:
         (
             self.id, self.task_id, self.family, self.variant, self.item, self.trial, self.attempt, self.cluster, tags,
             self.outcome, self.truncation, self.error_kind, self.error, self.reward, self.gold, self.exposures,
-            self.violations, self.turns, self.tool_calls, self.tool_errors, self.prompt_tokens, self.completion_tokens,
+            self.violations, self.turns, self.tool_calls, self.tool_errors, self.tool_exceptions, self.prompt_tokens, self.completion_tokens,
             self.cost_usd, self.started_at, self.duration_s, self.task_hash,
         ) = row  # fmt: skip
         self.tags: tuple[str, ...] = tuple(tags.split())
@@ -147,7 +149,9 @@ class Episode:
                 if tokens is not None:
                     trajectory.tokens = decode_tokens(_decompress(tokens))
             except (zstandard.ZstdError, msgspec.DecodeError) as e:
-                raise RecordError(f"{self.address}: the stored trajectory is damaged ({e}); other episodes are unaffected") from e
+                raise RecordError(
+                    f"{self.address}: the stored trajectory is damaged ({e}); other episodes are unaffected"
+                ) from e
             self._trajectory = trajectory
         return self._trajectory
 
@@ -192,7 +196,9 @@ class Run:
             if mode == "immutable=1" and (file.parent / (file.name + "-wal")).exists():
                 break
             try:
-                db = sqlite3.connect(f"file:{quoted}?{mode}", uri=True, isolation_level=None, timeout=30.0, check_same_thread=False)
+                db = sqlite3.connect(
+                    f"file:{quoted}?{mode}", uri=True, isolation_level=None, timeout=30.0, check_same_thread=False
+                )
                 db.execute("PRAGMA query_only=ON")
                 schema.check(db, str(self.path))
                 return db
@@ -271,6 +277,22 @@ class Run:
             trials = [e.trial for e in self.episodes(task_id=task_id)]
             raise NotFoundError(f"{self.path} has no trial {trial} of {task_id}; it has {trials}")
         raise NotFoundError(f"{self.path} has no episode of {task_id!r}.{did_you_mean(task_id, known)}")
+
+    def at(self, address: Address) -> Episode:
+        """The episode at an address; without a trial the first one on record.
+
+        Raises:
+            NotFoundError: it is not on record.
+            UsageError: the address names no task.
+        """
+        if address.task_id is None:
+            raise UsageError(f"{address.run} names a run; an episode is RUN::FAMILY/VARIANT/ITEM/TRIAL")
+        if address.trial is not None:
+            whole = f"{address.task_id}/{address.trial}"  # an item may hold slashes and end in a number
+            episode = next(self.episodes(task_id=whole), None)
+            return episode or self.episode(address.task_id, address.trial)
+        episode = next(self.episodes(task_id=address.task_id), None)
+        return episode or self.episode(address.task_id, 0)
 
     def task(self, task_hash: str) -> FrozenTask:
         """The frozen task of that content hash."""

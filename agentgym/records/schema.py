@@ -63,6 +63,7 @@ CREATE TABLE episodes (
     turns             INTEGER NOT NULL,
     tool_calls        INTEGER NOT NULL,
     tool_errors       INTEGER NOT NULL,
+    tool_exceptions   INTEGER NOT NULL, -- tools of the environment that broke: its author's errors, not the agent's
     prompt_tokens     INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL,
     cost_usd          REAL NOT NULL,

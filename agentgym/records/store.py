@@ -102,7 +102,9 @@ def new_run_directory(root: Path, label: str) -> Path:
                 path.mkdir(mode=0o700)
                 return path
     except OSError as e:
-        raise RecordError(f"cannot make a run directory in {root}: {e.strerror or e}; choose another place with --runs DIR") from e
+        raise RecordError(
+            f"cannot make a run directory in {root}: {e.strerror or e}; choose another place with --runs DIR"
+        ) from e
 
 
 def host() -> dict[str, Any]:
@@ -269,7 +271,8 @@ class RunWriter:
                     f" {' '.join(task.tags)} " if task.tags else "", t.outcome, t.truncation,
                     t.error.kind if t.error else None, t.error.message if t.error else None, r.reward, r.gold,
                     sum(f.exposure for f in r.findings), sum(f.violation for f in r.findings), len(t.turns), len(calls),
-                    sum(c.status != "ok" for c in calls), usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
+                    sum(c.status != "ok" for c in calls),
+                    sum(e.kind == "tool.exception" for turn in t.turns for e in turn.events), usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
                     t.started_at, t.duration_s, t.task_hash,
                 )
             )  # fmt: skip
@@ -277,7 +280,18 @@ class RunWriter:
             blobs.append((number, compress(encode_trajectory(t)), tokens))
             for i, s in enumerate(r.scores):
                 flags = _json(s.flags) if s.flags else "[]"
-                row = (number, i, s.name, s.role, s.value, s.status, s.reason, flags, _json_or_null(s.evidence), s.verifier_hash)
+                row = (
+                    number,
+                    i,
+                    s.name,
+                    s.role,
+                    s.value,
+                    s.status,
+                    s.reason,
+                    flags,
+                    _json_or_null(s.evidence),
+                    s.verifier_hash,
+                )
                 scores.append(row)
             for i, f in enumerate(r.findings):
                 findings.append(
@@ -287,7 +301,7 @@ class RunWriter:
         with self._transaction() as db:
             if objects:
                 db.executemany("INSERT OR IGNORE INTO objects VALUES (?, ?, ?)", objects.values())
-            db.executemany(f"INSERT INTO episodes VALUES ({','.join('?' * 26)})", episodes)
+            db.executemany(f"INSERT INTO episodes VALUES ({','.join('?' * 27)})", episodes)
             db.executemany("INSERT INTO trajectories VALUES (?, ?, ?)", blobs)
             if scores:
                 db.executemany(f"INSERT INTO scores VALUES ({','.join('?' * 10)})", scores)

@@ -111,7 +111,9 @@ def read_plan(path: Path) -> tuple[Plan, Options, str]:
     """What a run set out to do: plan, options, and the text that names its model."""
     with Run(path) as run:
         meta = run.meta
-        environments = [msgspec.json.decode(row[0], type=EnvRef) for row in run._rows("SELECT ref FROM environments ORDER BY id")]
+        environments = [
+            msgspec.json.decode(row[0], type=EnvRef) for row in run._rows("SELECT ref FROM environments ORDER BY id")
+        ]
         rows = run._rows("SELECT environment, variant, item, task_id, trials FROM plan ORDER BY position")
         tasks = [PlannedTask(*row) for row in rows]
     return Plan(meta["title"], environments, tasks), msgspec.convert(meta["options"], Options), meta["model"]

@@ -47,6 +47,8 @@ class Options(msgspec.Struct, frozen=True):
     """No new episode starts once the run has cost so much."""
     step_threads: int = 16
     """Threads for environments whose ``step`` blocks."""
+    exitfirst: bool = False
+    """Stop at the first episode that ends as an infrastructure outcome."""
 
 
 class Tally(msgspec.Struct):
@@ -223,8 +225,12 @@ class Scheduler:
             if limit is not None and self._cost >= limit:
                 raise _Stop(f"the run has cost ${self._cost:.2f}, its limit of ${limit:.2f} is reached")
             total = self.progress.total
+            if self.options.exitfirst and total.infrastructure:
+                raise _Stop(f"an episode ended as an infrastructure outcome: {self.progress.last_error}")
             if total.infrastructure >= HOPELESS and total.infrastructure == total.done - self.progress.resumed:
-                raise _Stop(f"the first {total.infrastructure} episodes all failed for reasons of infrastructure: {self.progress.last_error}")
+                raise _Stop(
+                    f"the first {total.infrastructure} episodes all failed for reasons of infrastructure: {self.progress.last_error}"
+                )
             # scripted policies never wait; without this, one worker would play the whole plan alone
             await asyncio.sleep(0)
 
@@ -261,9 +267,7 @@ class Scheduler:
         if trial == planned.trials - 1:
             self._prepared.pop(position, None)
 
-    async def _attempt(
-        self, env: ChatEnv, position: int, planned: PlannedTask, trial: int
-    ) -> tuple[_Prepared, EpisodeResult]:
+    async def _attempt(self, env: ChatEnv, position: int, planned: PlannedTask, trial: int) -> tuple[_Prepared, EpisodeResult]:
         prepared = self._prepared.get(position)
         if prepared is None:
             try:

@@ -15,7 +15,8 @@ import msgspec
 
 from agentgym import registry
 from agentgym.env import ChatEnv
-from agentgym.errors import DataError, NothingSelectedError, NotFoundError, UsageError, did_you_mean
+from agentgym.errors import DataError, NotFoundError, NothingSelectedError, UsageError, did_you_mean
+from agentgym.records.run import Address, open_run
 from agentgym.records.store import PlannedTask
 from agentgym.task import TaskId
 
@@ -110,6 +111,8 @@ class Choice(msgspec.Struct, kw_only=True):
     split: str | None = None
     keyword: str | None = None
     """Only task ids that contain this text; ``*`` and ``?`` match as in file names."""
+    runs: str | None = None
+    """Folder of runs, for selectors that are addresses of recorded episodes."""
 
 
 def resolve(selectors: Sequence[str | type[ChatEnv]], choice: Choice) -> Plan:
@@ -137,7 +140,9 @@ def resolve(selectors: Sequence[str | type[ChatEnv]], choice: Choice) -> Plan:
 
 def _title(selectors: Iterable[str | type[ChatEnv]]) -> str:
     names = [s if isinstance(s, str) else s.family for s in selectors]
-    return "+".join(Path(n.split(":")[0]).stem if n.endswith((".py", ".toml")) or "/" in n.split(":")[0] and ":" in n else n for n in names)
+    return "+".join(
+        Path(n.split(":")[0]).stem if n.endswith((".py", ".toml")) or ("/" in n.split(":")[0] and ":" in n) else n for n in names
+    )
 
 
 def _interleave(groups: dict[tuple[int, str], list[PlannedTask]]) -> list[PlannedTask]:
@@ -168,7 +173,9 @@ class _Builder:
             registry.register_task(selector)
             self._family(f"{selector.family}-v{selector.version}", SuiteEntry(selector.family))
             return
-        if selector.endswith(".toml"):
+        if "::" in selector:
+            self._address(selector)
+        elif selector.endswith(".toml"):
             self._suite(Path(selector))
         elif selector in suite_files():
             self._suite(suite_files()[selector])
@@ -183,6 +190,16 @@ class _Builder:
                 self.options[name] = value
         for entry in suite.tasks:
             self._entry(entry, suite.trials)
+
+    def _address(self, text: str) -> None:
+        """The task of a recorded episode, with the environment that the run made it with."""
+        address = Address.parse(text)
+        with open_run(address.run, self.choice.runs) as run:
+            episode = run.at(address)
+            rows = run._rows("SELECT ref FROM environments JOIN plan ON environment = id WHERE task_id = ?", (episode.task_id,))
+            ref = msgspec.json.decode(next(rows)[0], type=EnvRef)
+            entry = SuiteEntry(ref.place, (episode.variant,), [episode.item], None, ref.params, ref.data, ref.split)
+        self._family(ref.place, entry, exact=True)
 
     def _entry(self, entry: SuiteEntry, trials: int | None) -> None:
         trials = entry.trials or trials
@@ -227,7 +244,7 @@ class _Builder:
         trials = choice.trials or entry.trials or trials or 1
         if trials < 1:
             raise UsageError(f"trials must be at least 1, not {trials}")
-        for variant in (choice.variants if choice.variants and not exact else entry.variants):
+        for variant in choice.variants if choice.variants and not exact else entry.variants:
             env = ref.make(variant)
             if isinstance(entry.items, list):
                 items = entry.items[: choice.limit]

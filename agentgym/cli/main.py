@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``agentgym`` command: its arguments, its exit codes, and how errors are told."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from agentgym import __version__
+
+OK, USAGE, NOTHING, INFRASTRUCTURE, INTERNAL, INTERRUPTED = 0, 2, 5, 12, 70, 130
+"""Exit codes: ran; wrong usage; nothing selected; infrastructure errors above the limit; our own bug; Ctrl-C."""
+
+_EXIT_CODES = """exit codes:
+  0    it ran (whatever the scores are)
+  2    wrong usage: unknown name, bad option, malformed file
+  5    nothing selected
+  12   infrastructure errors above the limit, or the record cannot be written
+  70   internal error of agentgym
+  130  stopped by Ctrl-C
+"""
+
+
+def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    p = commands.add_parser(
+        "eval",
+        help="let a model play tasks, and keep what happened",
+        description="Lets a model play tasks, scores what it did and keeps every episode in a run directory.",
+        epilog="""examples:
+  agentgym eval quickstart
+  agentgym eval math.add math.chain --model oracle:honest --trials 4
+  agentgym eval math.add -T level=3 --limit 50
+  agentgym eval gsm8k --data gsm8k_test.jsonl --limit 100
+  agentgym eval ./my_tasks.py:Refunds --model ./my_policy.py:MyPolicy
+  agentgym eval --resume
+
+"""
+        + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "tasks",
+        nargs="*",
+        metavar="TASK",
+        help="suite (quickstart, mine.toml), family (math.add), prefix (math), task id (math.add/control/3),"
+        " file.py[:Class], or the address of a recorded episode (RUN::FAMILY/VARIANT/ITEM/TRIAL)",
+    )
+    p.add_argument("-m", "--model", metavar="KIND:NAME", help="who plays (default local:smollm2); see `agentgym list models`")
+    what = p.add_argument_group("which tasks")
+    what.add_argument("-k", metavar="TEXT", dest="keyword", help="only task ids that contain TEXT (or match it, with * and ?)")
+    what.add_argument("--limit", type=int, metavar="N", help="most tasks of each family and variant")
+    what.add_argument("--trials", "--epochs", type=int, metavar="K", help="repetitions of each task")
+    what.add_argument("--variant", action="append", dest="variants", metavar="NAME", help="twin to play; may be repeated")
+    what.add_argument("-T", action="append", default=[], dest="params", metavar="NAME=VALUE", help="environment parameter")
+    what.add_argument("--data", metavar="PATH", help="data file (JSONL, .gz) or hf:NAME, for environments over data sets")
+    what.add_argument("--split", choices=("train", "eval"), help="half of the tasks")
+    what.add_argument("--lf", action="store_true", help="only tasks that the newest run of the same tasks did not solve")
+    how = p.add_argument_group("how")
+    how.add_argument("-n", "--concurrency", "--max-connections", type=int, metavar="N", help="episodes at once")
+    how.add_argument("--seed", type=int, default=0, help="seeds the model's sampling, not the tasks (default 0)")
+    how.add_argument("--retries", type=int, default=2, metavar="N", help="further attempts after infrastructure errors (2)")
+    how.add_argument("-x", "--exitfirst", action="store_true", help="stop at the first episode that infrastructure spoils")
+    how.add_argument(
+        "--infra-limit", type=float, default=0.05, metavar="SHARE", help="share of such episodes that is exit 12 (.05)"
+    )
+    how.add_argument(
+        "--step-threads", type=int, default=16, metavar="N", help="threads for environments whose steps block (16)"
+    )
+    model = p.add_argument_group("the model's sampling")
+    model.add_argument("--temperature", type=float, metavar="T")
+    model.add_argument("--top-p", type=float, metavar="P")
+    model.add_argument("--max-tokens", type=int, metavar="N", help="most new tokens a turn")
+    limits = p.add_argument_group("limits of one episode; it is truncated and scored on what was done")
+    limits.add_argument("--max-turns", type=int, metavar="N")
+    limits.add_argument("--time-limit", type=float, metavar="SECONDS")
+    limits.add_argument("--token-limit", type=int, metavar="N", help="sampled tokens")
+    limits.add_argument("--cost-limit", type=float, metavar="USD")
+    limits.add_argument("--max-cost", type=float, metavar="USD", help="of the whole run: no new episode starts beyond it")
+    out = p.add_argument_group("where it goes")
+    out.add_argument("--runs", metavar="DIR", help="folder of runs (default $AGENTGYM_RUNS, else runs/)")
+    out.add_argument(
+        "--resume", nargs="?", const="latest", metavar="RUN", help="play what this run (default: the newest) lacks"
+    )
+    out.add_argument("--json", action="store_true", help="print the summary as one line of JSON")
+    out.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary; errors only")
+    out.add_argument("-v", "--verbose", action="store_true", help="native logs of local models, tracebacks of errors")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    p = argparse.ArgumentParser(
+        prog="agentgym",
+        description="Environments for LLM agents, verifiers that say what their answers are worth, and the record of both.",
+        epilog="start here:  agentgym eval quickstart\n\n" + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("--version", action="version", version=f"agentgym {__version__}")
+    commands = p.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    _add_eval(commands)
+
+    c = commands.add_parser(
+        "list", help="what there is: tasks, suites, models, runs, or the episodes of a run", allow_abbrev=False
+    )
+    c.add_argument("what", nargs="?", default="tasks", metavar="WHAT", help="tasks (default), suites, models, runs, or a RUN")
+    c.add_argument("--json", action="store_true", help="one JSON value a line")
+    c.add_argument("--runs", metavar="DIR", help="folder of runs")
+    c.add_argument("--failed", action="store_true", help="of a RUN: only episodes with gold below 1 or without a score")
+    c.add_argument("-k", metavar="TEXT", dest="keyword", help="only names that contain TEXT")
+    c.add_argument("--limit", type=int, metavar="N", help="at most so many rows")
+
+    c = commands.add_parser(
+        "show",
+        help="print a run, an episode or one turn",
+        description="Prints a run's summary, or one episode or turn by its address RUN::FAMILY/VARIANT/ITEM/TRIAL[@TURN].",
+        allow_abbrev=False,
+    )
+    c.add_argument(
+        "address", nargs="?", default="latest", metavar="ADDRESS", help="RUN or RUN::FAMILY/VARIANT/ITEM[/TRIAL][@TURN]"
+    )
+    c.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    c.add_argument("--runs", metavar="DIR", help="folder of runs")
+
+    c = commands.add_parser("fetch", help="get the embedded default model's file", allow_abbrev=False)
+    c.add_argument("name", nargs="?", default="smollm2", metavar="MODEL", help="smollm2 (default)")
+
+    c = commands.add_parser("cache", help="what is kept between runs: model files", allow_abbrev=False)
+    c.add_argument("action", choices=("list", "clear"), nargs="?", default="list")
+    c.add_argument("--json", action="store_true", help="one JSON value a line")
+
+    c = commands.add_parser(
+        "doctor", help="check this machine: versions, disk, model, engine, containers, keys", allow_abbrev=False
+    )
+    c.add_argument("--json", action="store_true", help="one JSON value a line")
+
+    c = commands.add_parser("new", help="start a file of your own", allow_abbrev=False)
+    c.add_argument("kind", choices=("task",), help="task: an environment with its oracles, ready to run")
+    c.add_argument("path", metavar="FILE.py", help="file to make; it must not exist")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    from agentgym import errors
+
+    p = parser()
+    args = p.parse_args(argv)
+    if args.command is None:
+        p.print_help()
+        return OK
+    verbose = getattr(args, "verbose", False) or bool(os.environ.get("AGENTGYM_TRACEBACK"))
+    try:
+        module = importlib.import_module(f"agentgym.cli.{args.command}")
+        code: int = module.run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output (head, less) went away; a second error at exit is avoided by closing for good
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return OK
+    except errors.AgentGymError as e:
+        if verbose:
+            raise
+        print(f"agentgym: {errors.redact(str(e))}", file=sys.stderr)
+        if isinstance(e, errors.NothingSelectedError):
+            return NOTHING
+        if isinstance(e, (errors.InfrastructureError, errors.RecordError, errors.ModelFileError)):
+            return INFRASTRUCTURE
+        return USAGE
+    except Exception as e:
+        if verbose:
+            raise
+        import traceback
+
+        frame = traceback.extract_tb(e.__traceback__)[-1]
+        print(
+            f"agentgym: internal error: {type(e).__name__}: {errors.redact(str(e))}"
+            f" ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}). This is a bug of agentgym or of an extension;"
+            " AGENTGYM_TRACEBACK=1 shows where it comes from",
+            file=sys.stderr,
+        )
+        return INTERNAL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

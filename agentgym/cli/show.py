@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``agentgym show``: prints a run, an episode, or one turn."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+import msgspec
+
+from agentgym.cli.main import OK
+from agentgym.errors import NotFoundError
+from agentgym.records.run import Address, Run, find_run, runs_root
+from agentgym.report.console import console, render_episode, render_summary, render_turn
+from agentgym.report.summary import summarize
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what is at the address."""
+    address = Address.parse(args.address)
+    out = console()
+    with Run(find_run(address.run, runs_root(args.runs))) as run:
+        if address.task_id is None:
+            summary = summarize(run)
+            if args.json:
+                print(json.dumps(msgspec.to_builtins(summary)))
+            else:
+                out.print(render_summary(summary))
+            return OK
+        episode = run.at(address)
+        trajectory = episode.trajectory
+        if address.turn is not None:
+            if address.turn >= len(trajectory.turns):
+                raise NotFoundError(f"{episode.address} has {len(trajectory.turns)} turns, counted from 0: no @{address.turn}")
+            turn = trajectory.turns[address.turn]
+            if args.json:
+                sys.stdout.buffer.write(msgspec.json.encode(turn) + b"\n")
+            else:
+                out.print(render_turn(turn))
+            return OK
+        if args.json:
+            document = {
+                "address": episode.address,
+                "trajectory": msgspec.to_builtins(msgspec.structs.replace(trajectory, tokens=None)),
+                "reward": episode.reward,
+                "gold": episode.gold,
+                "scores": msgspec.to_builtins(episode.all_scores),
+                "findings": msgspec.to_builtins(episode.findings),
+            }
+            sys.stdout.buffer.write(msgspec.json.encode(document) + b"\n")
+        else:
+            out.print(render_episode(episode, trajectory))
+    return OK
