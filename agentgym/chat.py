@@ -169,6 +169,13 @@ def clean_message(message: Message) -> Message:
 
     In the arguments of calls, lone surrogates become JSON escapes, so that the call is still refused.
     """
+    content = message.content
+    if isinstance(content, str) and content.isascii() and message.name is None and message.tool_call_id is None:
+        for c in message.tool_calls:
+            if not (str.isascii(c.arguments) and str.isascii(c.name) and str.isascii(c.id)):
+                break
+        else:
+            return message
     strings: list[str] = [message.content] if isinstance(message.content, str) else []
     if not isinstance(message.content, str):
         strings += [p.text for p in message.content if not isinstance(p, ImagePart)]
@@ -177,13 +184,10 @@ def clean_message(message: Message) -> Message:
     strings += [s for s in (message.name, message.tool_call_id) if s]
     if all(map(is_unicode, strings)):
         return message
-    content: str | tuple[Part, ...]
-    if isinstance(message.content, str):
-        content = clean_text(message.content)
+    if isinstance(content, str):
+        content = clean_text(content)
     else:
-        content = tuple(
-            p if isinstance(p, ImagePart) else msgspec.structs.replace(p, text=clean_text(p.text)) for p in message.content
-        )
+        content = tuple(p if isinstance(p, ImagePart) else msgspec.structs.replace(p, text=clean_text(p.text)) for p in content)
     return Message(
         message.role,
         content,
@@ -237,6 +241,29 @@ _decode = json.JSONDecoder(
 ).decode
 
 
+_decode_fast = msgspec.json.Decoder().decode
+_PLAIN = frozenset((str, float, bool, type(None)))
+
+
+def _flat_object(text: str) -> dict[str, Any] | None:
+    """The object that ``text`` is, where it is one without nesting and surely without a key given twice; else None.
+
+    The usual case, ten times as fast as the parser that checks everything. The fast parser keeps the last of equal
+    keys; as each key needs a colon of its own, as many colons as keys in the result mean that none was dropped.
+    """
+    try:
+        value = _decode_fast(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None  # the other parser says what is wrong
+    if type(value) is not dict or text.count(":") != len(value):
+        return None
+    for v in value.values():
+        kind = type(v)
+        if kind not in _PLAIN and not (kind is int and -(1 << 63) <= v < 1 << 64):
+            return None
+    return value
+
+
 def _depth_exceeds(text: str, limit: int) -> bool:
     """Whether brackets outside of strings nest deeper than ``limit``."""
     if text.count("[") + text.count("{") <= limit:
@@ -288,6 +315,8 @@ def parse_arguments(text: str) -> dict[str, Any]:
         raise ArgumentError(f"the arguments are longer than {MAX_ARGUMENT_BYTES:,} bytes")
     if not is_unicode(text):
         raise ArgumentError("the arguments hold a lone surrogate, which is not a character")
+    if (flat := _flat_object(text)) is not None:
+        return flat
     if len(text) > MAX_ARGUMENT_DEPTH and _depth_exceeds(text, MAX_ARGUMENT_DEPTH):
         raise ArgumentError(f"the arguments nest deeper than {MAX_ARGUMENT_DEPTH} levels")
     try:

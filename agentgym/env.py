@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from agentgym.chat import Action, ArgumentError, Message, Observation, ToolCall, assistant, clean_message, clean_text, submit
-from agentgym.errors import DefinitionError, InfrastructureError, NotFoundError, ToolError, UsageError, did_you_mean
+from agentgym.errors import DefinitionError, InfrastructureError, NotFoundError, ToolError, UsageError, did_you_mean, redact
 from agentgym.protocols import Completion
 from agentgym.scoring import Finding, Score, Verifier, VerifierContext, proxy_reward, verify
 from agentgym.spaces import ActionSpace, ObservationSpace
@@ -119,6 +119,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             label += ":" + ",".join(f"{k}={_plain(v)}" for k, v in sorted(self.params.items()))
         self.label = label
         """The family with its parameters, e.g. ``math.add:level=3``: what stands first in a task id."""
+        self._key = zlib.crc32(label.encode())
         self.tools: dict[str, ToolFunction] = dict(self._class_tools())
         self.tool_specs: tuple[ToolSpec, ...] = tuple(t.spec for t in self.tools.values())
         """What a policy is offered; the same objects in every turn and episode."""
@@ -244,16 +245,14 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
                 f"{self.label} has no task {item!r}: its tasks are numbered by seed, e.g. {self.label}/control/0"
             )
         seed = int(item)
-        key = zlib.crc32(self.label.encode())
-        task = self.new_task(np.random.default_rng([seed, key]))
+        task = self.new_task(_seeded(seed, self._key))
         task.seed = seed
         return self._finish_task(task, item, seed)
 
     def _finish_task(self, task: Task, item: str, seed: int) -> Task:
         """Applies the variant and fills in what the environment knows."""
         if self.variant != "control":
-            key = zlib.crc32(self.label.encode())
-            rng = np.random.default_rng([seed, key, zlib.crc32(self.variant.encode())])
+            rng = _seeded(seed, self._key, zlib.crc32(self.variant.encode()))
             task = self.apply_variant(task, self.variant, rng)
         task.family, task.version, task.variant, task.item = self.label, self.version, self.variant, item
         task.params = self.params
@@ -381,7 +380,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
                 tokens = trajectory.tokens or [None] * index
                 trajectory.tokens = [*tokens, completion.tokens]
         trajectory.turns.append(turn)
-        info: dict[str, Any] = {"task_id": self.task.id, "turn": index + 1}
+        info: dict[str, Any] = {"task_id": trajectory.task_id, "turn": index + 1}
         terminated = self._ended
         truncated = not terminated and index + 1 >= self.max_turns
         turn.reward, self._paid = self._paid, 0.0
@@ -465,9 +464,13 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             raise TypeError(f"the action is not a well-formed Message (arguments are JSON text): {e}") from e
         calls = message.tool_calls
         if calls:
-            ids = {c.id for c in calls}
-            if len(ids) != len(calls) or "" in ids:
-                calls = tuple(ToolCall(c.name, c.arguments, f"t{index}c{i}", c.origin) for i, c in enumerate(calls))
+            if len(calls) == 1:
+                renamed = not calls[0].id
+            else:
+                ids = {c.id for c in calls}
+                renamed = len(ids) != len(calls) or "" in ids
+            if renamed:
+                calls = tuple([ToolCall(c.name, c.arguments, f"t{index}c{i}", c.origin) for i, c in enumerate(calls)])
         if message.role != "assistant" or calls is not message.tool_calls or message.tool_call_id is not None:
             message = Message("assistant", message.content, calls, None, message.name)
         return message
@@ -567,7 +570,8 @@ class ToolEnv(ChatEnv):
             # to mend, so it is kept as an event; the agent learns only its type.
             frame = traceback.extract_tb(e.__traceback__)[-1]
             place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-            self.note("tool.exception", c.name, {"type": type(e).__name__, "message": clean_text(str(e)[:500]), "at": place})
+            text = redact(clean_text(str(e)))[:500]
+            self.note("tool.exception", c.name, {"type": type(e).__name__, "message": text, "at": place})
             content, status = f"error: {c.name} failed ({type(e).__name__})", "tool_error"
         if function.writes:
             self._record_changes(c.id)
@@ -577,6 +581,13 @@ class ToolEnv(ChatEnv):
 
 
 ToolEnv._tools = tools_of(ToolEnv)
+
+
+def _seeded(*words: int) -> np.random.Generator:
+    """``np.random.default_rng([*words])``, at half the price: 32-bit words need no conversion."""
+    if all(w < 1 << 32 for w in words):
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(np.array(words, dtype=np.uint32))))  # type: ignore[arg-type]
+    return np.random.default_rng(list(words))
 
 
 def _opening(task: Task) -> tuple[Message, ...]:

@@ -40,6 +40,12 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """Part of ``prompt_tokens`` that the server had in its cache."""
     cost_usd: float = 0.0
     """US dollars; 0.0 where the policy costs nothing or its price is unknown."""
+    from_cache: bool = False
+    """The reply came from agentgym's own reply cache: no model was asked and nothing paid; the counts are the kept ones."""
+
+
+NO_USAGE = Usage()
+"""What everything that consumes nothing says it consumed."""
 
 
 class Tokens(msgspec.Struct, eq=False):
@@ -68,7 +74,7 @@ class Completion(msgspec.Struct, eq=False):
     """A policy's answer for one turn."""
 
     message: Message
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     finish_reason: FinishReason = "stop"
     tokens: Tokens | None = None
     sampling: Sampling | None = None
@@ -137,6 +143,9 @@ class PolicyBase:
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the policy across runs: model file hash, resolved version, parameters. JSON-compatible."""
         return {"name": self.name}
+
+    async def end(self) -> None:
+        """Frees what `begin` returned holds for its episode; called once on it when the episode is over, however it ended."""
 
     async def aclose(self) -> None:
         """Frees what the policy holds; called once, after the last episode."""

@@ -41,6 +41,17 @@ def plain(value: Any) -> Any:
     return msgspec.to_builtins(value, order="deterministic", str_keys=True, enc_hook=from_numpy)
 
 
+_DEFAULTS: dict[type, tuple[tuple[str, Any], ...]] = {}
+"""Struct type -> name and default of each field; `msgspec.structs.fields` resolves type hints anew at every call."""
+
+
+def _defaults(cls: type) -> tuple[tuple[str, Any], ...]:
+    found = _DEFAULTS.get(cls)
+    if found is None:
+        found = _DEFAULTS[cls] = tuple((f.name, f.default) for f in msgspec.structs.fields(cls))
+    return found
+
+
 def canonical(value: Any) -> Any:
     """``value`` with every field of its structs that equals the default replaced by the default object.
 
@@ -48,15 +59,19 @@ def canonical(value: Any) -> Any:
     """
     if isinstance(value, msgspec.Struct):
         changed = {}
-        for field in msgspec.structs.fields(value):
-            given = getattr(value, field.name)
-            same = type(given) is type(field.default) and given == field.default
-            kept = field.default if same else canonical(given)
+        for name, default in _defaults(type(value)):
+            given = getattr(value, name)
+            if given is default:
+                continue
+            kept = default if type(given) is type(default) and given == default else canonical(given)
             if kept is not given:
-                changed[field.name] = kept
+                changed[name] = kept
         return msgspec.structs.replace(value, **changed) if changed else value
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], msgspec.Struct):
-        return type(value)(canonical(v) for v in value)
+        items = [canonical(v) for v in value]
+        if all(a is b for a, b in zip(items, value, strict=True)):
+            return value
+        return type(value)(items)
     return value
 
 
@@ -169,7 +184,25 @@ class FrozenTask(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         """Canonical MessagePack: equal tasks give equal bytes, in every process and on every machine."""
-        return pack(_canonical, canonical(self))
+        # of its fields only these hold structs; the tools are the same for all tasks of an environment
+        opening = canonical(self.opening)
+        try:
+            return _canonical.encode(msgspec.structs.replace(self, opening=opening, tools=_packed(self.tools)))
+        except (OverflowError, UnicodeEncodeError):
+            return pack(_canonical, msgspec.structs.replace(self, opening=opening))
+
+
+_packed_tools: dict[int, tuple[tuple[ToolSpec, ...], msgspec.Raw]] = {}
+
+
+def _packed(tools: tuple[ToolSpec, ...]) -> Any:
+    """``tools`` encoded, kept by identity: environments of one class share the very same tuple or an equal one."""
+    known = _packed_tools.get(id(tools))
+    if known is None or known[0] is not tools:
+        if len(_packed_tools) >= 1000:
+            _packed_tools.clear()
+        known = _packed_tools[id(tools)] = tools, msgspec.Raw(_canonical.encode(canonical(tools)))
+    return known[1]
 
 
 def content_hash(data: bytes) -> str:

@@ -51,7 +51,6 @@ class ToolFunction:
         self.writes = writes
         self._spec: ToolSpec | None = None
         self._arguments: type[msgspec.Struct] | None = None
-        self._fields: tuple[str, ...] = ()
         if not (function.__doc__ or "").strip():
             raise DefinitionError(f"tool {self.name!r} has no docstring: the agent is told what it does from there")
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
@@ -109,7 +108,6 @@ class ToolFunction:
         if components:
             schema["$defs"] = components
         self._arguments = arguments
-        self._fields = tuple(f.name for f in msgspec.structs.fields(arguments))
         self._spec = ToolSpec(self.name, text, schema)
 
     def convert(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +121,7 @@ class ToolFunction:
         except msgspec.ValidationError as e:
             text = str(e)  # may quote a key or value of any length
             raise ArgumentError(text if len(text) <= 300 else f"{text[:200]} ... {text[-80:]}") from None
-        return {name: getattr(values, name) for name in self._fields}
+        return msgspec.structs.asdict(values)
 
     def parse(self, call: ToolCall) -> dict[str, Any]:
         """The call's argument text, parsed and checked.

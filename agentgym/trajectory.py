@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from agentgym.chat import Message
-from agentgym.protocols import FinishReason, Sampling, Tokens, Usage
+from agentgym.protocols import NO_USAGE, FinishReason, Sampling, Tokens, Usage
 from agentgym.task import canonical, pack, unpack_extension
 
 FORMAT = 1
@@ -84,7 +84,7 @@ class Turn(msgspec.Struct, omit_defaults=True):
     reward: float = 0.0
     """Proxy reward that this turn was paid, as delivered to the policy (after wrappers)."""
     finish_reason: FinishReason = "stop"
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     sampling: Sampling | None = None
     """The parameters that were really used; None where nothing was sampled."""
     latency_s: float = 0.0
@@ -152,6 +152,11 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
     @property
     def usage(self) -> Usage:
         """Sum over the turns."""
+        for turn in self.turns:
+            if turn.usage is not NO_USAGE:
+                break
+        else:
+            return NO_USAGE
         return Usage(
             sum(t.usage.prompt_tokens for t in self.turns),
             sum(t.usage.completion_tokens for t in self.turns),
@@ -194,6 +199,35 @@ def decode_trajectory(data: bytes) -> Trajectory:
 _ARRAYS = (("output_ids", "<i4"), ("logprobs", "<f4"), ("prompt_ids", "<i4"), ("versions", "<i4"), ("mask", "|u1"))
 
 
+def checked_tokens(tokens: Tokens) -> Tokens:
+    """The tokens with arrays of the types that are kept; the same object where they are of these types already.
+
+    Raises:
+        TypeError: an array is missing, or is none.
+        ValueError: an array has another shape than ``output_ids``, or numbers that its type cannot hold.
+    """
+    import numpy as np
+
+    if not isinstance(tokens, Tokens):
+        raise TypeError(f"expected Tokens, not {type(tokens).__name__}")
+    changed: dict[str, Any] = {}
+    for name, dtype in _ARRAYS:
+        array = getattr(tokens, name)
+        if array is None and name not in ("output_ids", "logprobs"):
+            continue
+        if not isinstance(array, np.ndarray) or array.ndim != 1:
+            raise TypeError(f"tokens.{name} must be a numpy array of one dimension")
+        if name != "prompt_ids" and len(array) != len(tokens.output_ids):
+            raise ValueError(f"tokens.{name} holds {len(array)} numbers for {len(tokens.output_ids)} tokens")
+        if array.dtype == dtype:
+            continue
+        kept = array.astype(dtype)
+        if array.dtype.kind not in ("f" if name == "logprobs" else "iub") or (name != "logprobs" and (kept != array).any()):
+            raise ValueError(f"tokens.{name} must hold {np.dtype(dtype)}, not {array.dtype}")
+        changed[name] = kept
+    return msgspec.structs.replace(tokens, **changed) if changed else tokens
+
+
 def encode_tokens(tokens: list[Tokens | None]) -> bytes:
     """MessagePack of the token arrays of all turns as little-endian buffers, with nothing rounded or re-tokenized."""
     rows: list[dict[str, Any] | None] = []
@@ -223,8 +257,12 @@ def decode_tokens(data: bytes) -> list[Tokens | None]:
     return result
 
 
-def _escape(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
+def _pointer(path: str, key: Any) -> str:
+    """The JSON pointer of a key below ``path``."""
+    key = str(key)
+    if "~" in key or "/" in key:
+        key = key.replace("~", "~0").replace("/", "~1")
+    return f"{path}/{key}"
 
 
 def diff_state(before: Any, after: Any, call_id: str = "") -> tuple[StateChange, ...]:
@@ -237,20 +275,33 @@ def diff_state(before: Any, after: Any, call_id: str = "") -> tuple[StateChange,
     return tuple(changes)
 
 
+_LEAVES = frozenset((str, int, float, bool, type(None)))
+_MISSING = object()
+
+
 def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> None:
-    if a is b:
-        return
-    if type(a) is dict and type(b) is dict:
-        out += [StateChange(f"{path}/{_escape(str(key))}", "remove", a[key], None, call_id) for key in a if key not in b]
+    kind = type(b)
+    if kind is dict and type(a) is dict:
+        if a.keys() != b.keys():
+            out += [StateChange(_pointer(path, key), "remove", a[key], None, call_id) for key in a if key not in b]
         for key, value in b.items():
-            if key not in a:
-                out.append(StateChange(f"{path}/{_escape(str(key))}", "add", None, value, call_id))
+            old = a.get(key, _MISSING)
+            # most of a state stays as it was: leaves are told apart here, without a call or a path for each
+            if old is value or (type(old) is type(value) and type(value) in _LEAVES and old == value):
+                continue
+            if old is _MISSING:
+                out.append(StateChange(_pointer(path, key), "add", None, value, call_id))
+            elif type(value) in _LEAVES:
+                out.append(StateChange(_pointer(path, key), "replace", old, value, call_id))
             else:
-                _diff(a[key], value, f"{path}/{_escape(str(key))}", call_id, out)
-    elif type(a) in (list, tuple) and type(b) in (list, tuple):
+                _diff(old, value, _pointer(path, key), call_id, out)
+    elif kind in (list, tuple) and type(a) in (list, tuple):
         for i, (x, y) in enumerate(zip(a, b, strict=False)):
-            _diff(x, y, f"{path}/{i}", call_id, out)
-        out += [StateChange(f"{path}/{i}", "remove", a[i], None, call_id) for i in range(len(a) - 1, len(b) - 1, -1)]
-        out += [StateChange(f"{path}/{i}", "add", None, b[i], call_id) for i in range(len(a), len(b))]
-    elif type(a) is not type(b) or a != b:
+            if x is not y and not (type(x) is type(y) and type(x) in _LEAVES and x == y):
+                _diff(x, y, f"{path}/{i}", call_id, out)
+        for i in range(len(a) - 1, len(b) - 1, -1):
+            out.append(StateChange(f"{path}/{i}", "remove", a[i], None, call_id))  # noqa: PERF401 - a loop, mostly empty
+        for i in range(len(a), len(b)):
+            out.append(StateChange(f"{path}/{i}", "add", None, b[i], call_id))  # noqa: PERF401
+    elif a is not b and (type(a) is not kind or a != b):
         out.append(StateChange(path, "replace", a, b, call_id))

@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import tempfile
+import time
 import urllib.parse
-from collections.abc import Iterator
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +20,11 @@ import zstandard
 
 from agentgym.errors import NotFoundError, RecordError, UsageError, did_you_mean
 from agentgym.records import schema
+from agentgym.records.place import RUNS as RUNS
+from agentgym.records.place import runs_root as runs_root
 from agentgym.scoring import Finding, Score
 from agentgym.task import FrozenTask, decode_task
 from agentgym.trajectory import Trajectory, decode_tokens, decode_trajectory
-
-RUNS = Path("runs")
-"""Where runs are kept, relative to the working directory, unless ``--runs`` or ``$AGENTGYM_RUNS`` says otherwise."""
-
-
-def runs_root(given: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of runs: as given, else ``$AGENTGYM_RUNS``, else ``runs``."""
-    return Path(given or os.environ.get("AGENTGYM_RUNS") or RUNS)
 
 
 class Address(NamedTuple):
@@ -47,23 +46,26 @@ class Address(NamedTuple):
         if not separator:
             return cls(run)
         turn: int | None = None
-        if "@" in rest:
-            rest, _, number = rest.rpartition("@")
-            if not number.isdigit():
-                raise UsageError(f"{text!r}: after @ comes the number of a turn, e.g. @1")
-            turn = int(number)
+        head, separator, number = rest.rpartition("@")
+        if separator and _is_number(number):  # else the @ is part of the item: row ids may hold anything
+            rest, turn = head, int(number)
         parts = rest.split("/")
         if len(parts) < 3 or not all(parts):
             raise UsageError(f"{text!r} is not an address: expected RUN::FAMILY/VARIANT/ITEM/TRIAL[@TURN]")
-        if len(parts) == 3 or not parts[-1].isdigit():
+        if len(parts) == 3 or not _is_number(parts[-1]):
             return cls(run, rest, None, turn)
         return cls(run, "/".join(parts[:-1]), int(parts[-1]), turn)
 
 
+def _is_number(text: str) -> bool:
+    """Whether ``text`` counts turns or trials: ASCII digits, no more of them than SQLite can compare."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
 _COLUMNS = (
     "id, task_id, family, variant, item, trial, attempt, cluster, tags, outcome, truncation, error_kind, error, reward, gold,"
-    " exposures, violations, turns, tool_calls, tool_errors, tool_exceptions, prompt_tokens, completion_tokens, cost_usd, started_at, duration_s,"
-    " task_hash"
+    " exposures, violations, turns, tool_calls, tool_errors, tool_exceptions, prompt_tokens, completion_tokens, cost_usd,"
+    " started_at, duration_s, task_hash, task_object"
 )
 
 
@@ -81,7 +83,8 @@ class Episode:
     __slots__ = (
         "_run", "_scores", "_trajectory", "attempt", "cluster", "completion_tokens", "cost_usd", "duration_s", "error",
         "error_kind", "exposures", "family", "gold", "id", "item", "outcome", "prompt_tokens", "reward", "started_at", "tags",
-        "task_hash", "task_id", "tool_calls", "tool_errors", "tool_exceptions", "trial", "truncation", "turns", "variant", "violations",
+        "task_hash", "task_id", "task_object", "tool_calls", "tool_errors", "tool_exceptions", "trial", "truncation", "turns",
+        "variant", "violations",
     )  # fmt: skip
 
     def __init__(self, run: Run, row: tuple[Any, ...]) -> None:
@@ -91,15 +94,26 @@ class Episode:
         (
             self.id, self.task_id, self.family, self.variant, self.item, self.trial, self.attempt, self.cluster, tags,
             self.outcome, self.truncation, self.error_kind, self.error, self.reward, self.gold, self.exposures,
-            self.violations, self.turns, self.tool_calls, self.tool_errors, self.tool_exceptions, self.prompt_tokens, self.completion_tokens,
-            self.cost_usd, self.started_at, self.duration_s, self.task_hash,
+            self.violations, self.turns, self.tool_calls, self.tool_errors, self.tool_exceptions, self.prompt_tokens,
+            self.completion_tokens, self.cost_usd, self.started_at, self.duration_s, self.task_hash, self.task_object,
         ) = row  # fmt: skip
-        self.tags: tuple[str, ...] = tuple(tags.split())
+        try:
+            self.tags: tuple[str, ...] = tuple(tags.split())
+        except AttributeError:
+            raise self._damaged("row", f"tags hold {type(tags).__name__}") from None
+
+    @property
+    def run_path(self) -> Path:
+        """The directory of its run."""
+        return self._run.path
 
     @property
     def address(self) -> str:
         """``RUN::FAMILY/VARIANT/ITEM/TRIAL``."""
         return f"{self._run.path}::{self.task_id}/{self.trial}"
+
+    def _damaged(self, part: str, why: object) -> RecordError:
+        return RecordError(f"{self.address}: the stored {part} is damaged ({why}); other episodes are unaffected")
 
     @property
     def all_scores(self) -> list[Score]:
@@ -110,16 +124,19 @@ class Episode:
                 " WHERE episode = ? ORDER BY position",
                 (self.id,),
             )
-            self._scores = [
-                Score(n, role, value, status, reason, tuple(msgspec.json.decode(flags)), _decode(evidence), verifier)
-                for n, role, value, status, reason, flags, evidence, verifier in rows
-            ]
+            try:
+                self._scores = [
+                    Score(n, role, value, status, reason, tuple(msgspec.json.decode(flags)), _decode(evidence), verifier)
+                    for n, role, value, status, reason, flags, evidence, verifier in rows
+                ]
+            except _UNREADABLE as e:
+                raise self._damaged("score", e) from e
         return self._scores
 
     @property
     def scores(self) -> dict[str, Score]:
         """Name -> score; where one name has several roles, gold stands before proxy before metric."""
-        ranked = sorted(self.all_scores, key=lambda s: ("metric", "proxy", "gold").index(s.role))
+        ranked = sorted(self.all_scores, key=lambda s: _RANK.get(s.role, 0))
         return {s.name: s for s in ranked}
 
     @property
@@ -130,7 +147,10 @@ class Episode:
             " WHERE episode = ? ORDER BY position",
             (self.id,),
         )
-        return [Finding(d, r, bool(e), bool(v), w, t, _decode(ev), h) for d, r, e, v, w, t, ev, h in rows]
+        try:
+            return [Finding(d, r, bool(e), bool(v), w, t, _decode(ev), h) for d, r, e, v, w, t, ev, h in rows]
+        except _UNREADABLE as e:
+            raise self._damaged("finding", e) from e
 
     @property
     def trajectory(self) -> Trajectory:
@@ -148,20 +168,31 @@ class Episode:
                 trajectory = decode_trajectory(_decompress(data))
                 if tokens is not None:
                     trajectory.tokens = decode_tokens(_decompress(tokens))
-            except (zstandard.ZstdError, msgspec.DecodeError) as e:
-                raise RecordError(
-                    f"{self.address}: the stored trajectory is damaged ({e}); other episodes are unaffected"
-                ) from e
+            except _UNREADABLE as e:
+                raise self._damaged("trajectory", e) from e
             self._trajectory = trajectory
         return self._trajectory
 
     @property
     def task(self) -> FrozenTask:
         """The task as it was played, hidden half included."""
-        return self._run.task(self.task_hash)
+        return self._run.task(self.task_object)
 
     def __repr__(self) -> str:
         return f"Episode({self.task_id}/{self.trial}, {self.outcome}, reward={self.reward}, gold={self.gold})"
+
+
+_RANK = {"metric": 0, "proxy": 1, "gold": 2}
+"""Of scores of one name, the one whose role ranks highest speaks for it."""
+
+_UNREADABLE = (zstandard.ZstdError, msgspec.MsgspecError, ValueError, TypeError, LookupError, RecursionError, MemoryError)
+"""What decoders raise on bytes that are not what was written."""
+
+_NO_PLACE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR}
+"""SQLite's errors where a place does not allow what opening takes; others tell of the file itself."""
+
+_MOST_BYTES = 1 << 31
+"""Of one decompressed value: a damaged or malicious length must not take the machine's memory."""
 
 
 def _decode(text: str | None) -> Any:
@@ -169,7 +200,9 @@ def _decode(text: str | None) -> Any:
 
 
 def _decompress(data: bytes) -> bytes:
-    return zstandard.ZstdDecompressor().decompress(data, max_output_size=1 << 31)
+    if zstandard.frame_content_size(data) > _MOST_BYTES:
+        raise ValueError("its length cannot be right")
+    return zstandard.ZstdDecompressor().decompress(data, max_output_size=_MOST_BYTES)
 
 
 class Run:
@@ -185,48 +218,81 @@ class Run:
         if not file.is_file():
             raise NotFoundError(f"{self.path} is not a run: it holds no {schema.FILE}")
         self._db = self._connect(file)
-        self._tasks: dict[str, FrozenTask] = {}
+        self._tasks: dict[int, FrozenTask] = {}
 
     def _connect(self, file: Path) -> sqlite3.Connection:
-        quoted = urllib.parse.quote(str(file.resolve()))
+        """Opens the database so that every acknowledged episode is seen, wherever the file lies.
+
+        A killed writer leaves a log, which SQLite folds in at the next open, for which it must write. A read-only place
+        gets a read-only open; where not even the log's index can be made, the run is read in a copy, or, where there
+        is no log, as a file that nobody changes.
+        """
+        if not os.access(file, os.R_OK):
+            raise RecordError(f"{file} may not be read by this user: ask its owner, or copy the run's directory")
+        log = file.with_name(file.name + "-wal")
         last: sqlite3.Error | None = None
-        # A killed writer leaves a log that SQLite folds in at the next open, for which it must write; a read-only
-        # place gets a read-only open, and a place where not even the log's index can be made an immutable one.
         for mode in ("mode=rw", "mode=ro", "immutable=1"):
-            if mode == "immutable=1" and (file.parent / (file.name + "-wal")).exists():
-                break
+            if mode == "immutable=1" and log.exists() and log.stat().st_size:
+                folder = tempfile.mkdtemp(prefix="agentgym-run-")
+                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                try:
+                    shutil.copyfile(log, Path(folder, log.name))
+                    file, mode = Path(shutil.copyfile(file, Path(folder, file.name))), "mode=rw"
+                except OSError as e:
+                    raise RecordError(
+                        f"{self.path} lies in a place that is read-only, and cannot be copied to {folder} to be read there"
+                        f" ({e.strerror}): copy the run's directory to a disk with room and open it there"
+                    ) from e
             try:
-                db = sqlite3.connect(
-                    f"file:{quoted}?{mode}", uri=True, isolation_level=None, timeout=30.0, check_same_thread=False
-                )
-                db.execute("PRAGMA query_only=ON")
-                schema.check(db, str(self.path))
-                return db
+                return self._open(file, mode)
             except sqlite3.DatabaseError as e:
                 last = e
-                if not isinstance(e, sqlite3.OperationalError):
+                if e.sqlite_errorcode & 0xFF not in _NO_PLACE:
                     break
         raise RecordError(
             f"{file} cannot be read as a run ({last}): the file is damaged or was cut. If there is a copy, use that;"
             " `sqlite3 FILE .recover` may save rows"
         ) from last
 
+    def _open(self, file: Path, mode: str) -> sqlite3.Connection:
+        name = f"file:{urllib.parse.quote(str(file.resolve()))}?{mode}"
+        db = sqlite3.connect(name, uri=True, isolation_level=None, timeout=30.0, check_same_thread=False)
+        try:
+            db.execute("PRAGMA query_only=ON")
+            schema.check(db, str(self.path))
+        except BaseException:
+            db.close()
+            raise
+        return db
+
     def _rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> Iterator[tuple[Any, ...]]:
         try:
-            yield from self._db.execute(sql, values)
+            # not `yield from`: a generator that is left unfinished would close its cursor, after the file perhaps
+            for row in self._db.execute(sql, values):  # noqa: UP028
+                yield row
+        except sqlite3.ProgrammingError as e:
+            raise RecordError(f"{self.path} cannot be read: {e}") from e
         except sqlite3.DatabaseError as e:
             raise RecordError(f"{self.path / schema.FILE} is damaged ({e}); rows before the damage were read") from e
 
     @property
     def meta(self) -> dict[str, Any]:
         """The run's description: title, model, fingerprint, options, versions, creation time."""
-        return {key: msgspec.json.decode(value) for key, value in self._rows("SELECT key, value FROM meta")}
+        try:
+            return {key: msgspec.json.decode(value) for key, value in self._rows("SELECT key, value FROM meta")}
+        except _UNREADABLE as e:
+            raise RecordError(f"{self.path}: the run's description is damaged ({e})") from e
 
     @property
     def status(self) -> str:
         """``finished``, ``running`` (or killed: nobody can tell from the file alone), ``interrupted`` or ``failed``."""
         rows = list(self._rows("SELECT status FROM sittings ORDER BY id DESC LIMIT 1"))
         return rows[0][0] if rows else "planned"
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the last sitting ended before the plan did (a cost limit, nothing worked); None if nothing stopped it."""
+        return self.meta.get("stopped")
 
     @property
     def planned(self) -> int:
@@ -263,15 +329,57 @@ class Run:
         for row in self._rows(f"SELECT {_COLUMNS} FROM episodes{where} ORDER BY id", tuple(values)):
             yield Episode(self, row)
 
+    def _counting(self) -> str:
+        """SQL condition for the attempts that count; looking for later ones is dear, and few runs have any."""
+        retried = next(self._rows("SELECT coalesce(max(attempt), 0) FROM episodes"))[0]
+        return schema.LAST_ATTEMPT if retried else "1"
+
+    def ids(
+        self, where: str = "1", values: tuple[Any, ...] = (), order: str = "id", limit: int | None = None
+    ) -> array[int]:
+        """Numbers of the episodes that fit, in order; of retried ones the last attempt's. Eight bytes each.
+
+        Together with `by_ids` it pages through any selection at the same cost at its end as at its start, which SQL's
+        OFFSET does not.
+
+        Args:
+            where: SQL condition over the columns of ``episodes``. It is code: what people type belongs in ``values``.
+            values: what the ``?`` of the condition stand for.
+            order: SQL terms to sort by.
+            limit: at most so many.
+
+        Raises:
+            RecordError: the file is damaged.
+        """
+        counting = self._counting() if limit is None else schema.LAST_ATTEMPT  # a few rows are checked one by one
+        sql = f"SELECT id FROM episodes WHERE ({where}) AND {counting} ORDER BY {order} LIMIT ?"
+        return array("q", (row[0] for row in self._rows(sql, (*values, -1 if limit is None else limit))))
+
+    def by_ids(self, ids: Iterable[int]) -> list[Episode]:
+        """The episodes of these numbers, in the order given; numbers that are not on record are left out."""
+        wanted = list(ids)
+        found: dict[int, Episode] = {}
+        for start in range(0, len(wanted), 500):  # SQLite takes 999 values a statement in its oldest builds
+            part = wanted[start : start + 500]
+            marks = ",".join("?" * len(part))
+            for row in self._rows(f"SELECT {_COLUMNS} FROM episodes WHERE id IN ({marks})", tuple(part)):
+                found[row[0]] = Episode(self, row)
+        return [found[i] for i in wanted if i in found]
+
+    @property
+    def data_version(self) -> int:
+        """A number that changes when another process (or connection) has committed something to the file."""
+        return next(self._rows("PRAGMA data_version"))[0]  # type: ignore[no-any-return]
+
     def episode(self, task_id: str, trial: int = 0) -> Episode:
         """One episode.
 
         Raises:
             NotFoundError: it is not on record.
         """
-        for e in self.episodes(task_id=task_id):
-            if e.trial == trial:
-                return e
+        sql = f"SELECT {_COLUMNS} FROM episodes WHERE task_id = ? AND trial = ? ORDER BY attempt DESC LIMIT 1"
+        for row in self._rows(sql, (task_id, trial)):
+            return Episode(self, row)
         known = [row[0] for row in self._rows("SELECT DISTINCT task_id FROM episodes LIMIT 10000")]
         if task_id in known:
             trials = [e.trial for e in self.episodes(task_id=task_id)]
@@ -294,17 +402,17 @@ class Run:
         episode = next(self.episodes(task_id=address.task_id), None)
         return episode or self.episode(address.task_id, 0)
 
-    def task(self, task_hash: str) -> FrozenTask:
-        """The frozen task of that content hash."""
-        if task_hash not in self._tasks:
-            rows = list(self._rows("SELECT data FROM objects WHERE hash = ?", (task_hash,)))
+    def task(self, number: int) -> FrozenTask:
+        """The frozen task of that number (`Episode.task_object`)."""
+        if number not in self._tasks:
+            rows = list(self._rows("SELECT data FROM objects WHERE id = ?", (number,)))
             if not rows:
-                raise RecordError(f"{self.path}: task {task_hash} is missing from the record")
+                raise RecordError(f"{self.path}: task {number} is missing from the record")
             try:
-                self._tasks[task_hash] = decode_task(_decompress(rows[0][0]))
-            except (zstandard.ZstdError, msgspec.DecodeError) as e:
-                raise RecordError(f"{self.path}: task {task_hash} is damaged ({e})") from e
-        return self._tasks[task_hash]
+                self._tasks[number] = decode_task(_decompress(rows[0][0]))
+            except _UNREADABLE as e:
+                raise RecordError(f"{self.path}: task {number} is damaged ({e})") from e
+        return self._tasks[number]
 
     def close(self) -> None:
         """Closes the file."""
@@ -320,34 +428,64 @@ class Run:
         return f"Run({str(self.path)!r})"
 
 
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / schema.FILE).is_file()
+    except OSError:  # somebody else's directory, or a name that is too long for one
+        return False
+
+
+_STAMP = "%Y-%m-%dT%H-%M"
+
+
+def _created(path: Path) -> tuple[float, str]:
+    """When a run was made, and its name, to sort by.
+
+    Its name says the minute; a copy keeps that. Within the minute, and for a directory that was renamed, the lock file
+    tells: it is made with the run and never written again. The other files' times change when the run is read.
+    """
+    try:
+        seconds = (path / "lock").stat().st_mtime
+    except OSError:
+        seconds = 0.0
+    try:
+        minute = time.mktime(time.strptime(path.name[:16], _STAMP))
+    except (ValueError, OverflowError):
+        return seconds, path.name
+    return (seconds if minute <= seconds < minute + 60 else minute), path.name
+
+
 def find_runs(root: Path) -> list[Path]:
-    """The runs in a folder, oldest first by name and then by time of creation."""
-    if not root.is_dir():
+    """The runs in a folder, oldest first."""
+    try:
+        found = [p for p in root.iterdir() if _is_run(p)]
+    except OSError:
         return []
-    found = [p for p in root.iterdir() if (p / schema.FILE).is_file()]
-    return sorted(found, key=lambda p: (p.stat().st_ctime, p.name) if p.name[:1].isdigit() else (0.0, p.name))
+    return sorted(found, key=_created)
 
 
 def find_run(name: str | os.PathLike[str], root: Path | None = None) -> Path:
     """The directory of a run: a path, a name in the folder of runs, the unique end of one, or ``latest``.
+
+    ``latest`` is the run that was begun last.
 
     Raises:
         NotFoundError: there is none, or more than one.
     """
     root = root or runs_root()
     path = Path(name)
-    if path.name == schema.FILE and path.is_file():
+    if path.name == schema.FILE and _is_run(path.parent):
         path = path.parent
-    if (path / schema.FILE).is_file():
+    if _is_run(path):
         return path
     text = str(name)
-    if text and (root / text / schema.FILE).is_file():
+    if text and _is_run(root / text):
         return root / text
     runs = find_runs(root)
     if text in ("latest", ""):
         if not runs:
             raise NotFoundError(f"there are no runs in {root}/ yet: `agentgym eval quickstart` makes one")
-        return max(runs, key=lambda p: (p / schema.FILE).stat().st_mtime)
+        return runs[-1]
     matches = [p for p in runs if p.name.endswith(text)] or [p for p in runs if text in p.name]
     if len(matches) == 1:
         return matches[0]

@@ -36,11 +36,12 @@ CREATE TABLE plan (                     -- what the run set out to do; resume ru
     trials      INTEGER NOT NULL
 );
 
-CREATE TABLE objects (                  -- content-addressed: frozen tasks
-    hash  TEXT PRIMARY KEY,
+CREATE TABLE objects (                  -- frozen tasks, each content once: the writer sees to that without an index,
+    id    INTEGER PRIMARY KEY,          -- which would make every commit write pages all over the file
+    hash  TEXT NOT NULL,
     kind  TEXT NOT NULL,
     data  BLOB NOT NULL                 -- zstd of MessagePack
-) WITHOUT ROWID;
+);
 
 CREATE TABLE episodes (
     id                INTEGER PRIMARY KEY,
@@ -70,6 +71,7 @@ CREATE TABLE episodes (
     started_at        REAL NOT NULL,    -- Unix time, UTC
     duration_s        REAL NOT NULL,
     task_hash         TEXT NOT NULL,
+    task_object       INTEGER NOT NULL REFERENCES objects(id),
     UNIQUE (task_id, trial, attempt)
 );
 CREATE INDEX episodes_by_family ON episodes (family, variant);
@@ -130,9 +132,10 @@ LAST_ATTEMPT = (
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Makes the tables in a new, empty database."""
+    """Makes the tables in a new, empty database: all of them and the marks that name it, or nothing."""
     connection.executescript(
-        f"PRAGMA journal_mode=WAL; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA}; BEGIN; {TABLES} COMMIT;"
+        "PRAGMA page_size=8192; PRAGMA journal_mode=WAL; BEGIN;"
+        f" PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA}; {TABLES} COMMIT;"
     )
 
 
@@ -145,7 +148,11 @@ def check(connection: sqlite3.Connection, path: str) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            raise RecordError(f"{path} is empty: its process ended before it had written anything; it may be deleted")
         raise RecordError(f"{path} is a database, but not an agentgym run")
+    if version < 1:
+        raise RecordError(f"{path} is damaged: there is no schema {version}")
     if version > SCHEMA:
         raise RecordError(
             f"{path} was written by a newer agentgym (schema {version}; this one reads up to {SCHEMA}): upgrade agentgym"

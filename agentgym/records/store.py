@@ -24,14 +24,10 @@ import zstandard
 
 from agentgym.errors import RecordError
 from agentgym.records import schema
+from agentgym.records.place import refuse_network_file_system
 from agentgym.scoring import Finding, Score
 from agentgym.task import FrozenTask
 from agentgym.trajectory import Trajectory, encode_tokens, encode_trajectory
-
-_NETWORK_FILE_SYSTEMS = {
-    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "glusterfs", "fuse.glusterfs", "ceph", "fuse.ceph",
-    "lustre", "beegfs", "gpfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "davfs", "fuse.rclone",
-}  # fmt: skip
 
 
 class EpisodeRecord(msgspec.Struct):
@@ -57,30 +53,6 @@ class PlannedTask(msgspec.Struct, frozen=True):
     item: str
     task_id: str
     trials: int
-
-
-def refuse_network_file_system(path: Path) -> None:
-    """SQLite's locks and shared memory do not work over a network.
-
-    Raises:
-        RecordError: ``path`` lies on a network file system (as the kernel's mount table names it).
-    """
-    try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return
-    real = os.path.realpath(path)
-    best, kind = "", ""
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields.split()[4])
-        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, rest.split()[0]
-    if kind in _NETWORK_FILE_SYSTEMS:
-        raise RecordError(
-            f"{path} lies on a network file system ({kind} at {best}), where SQLite's locks cannot be trusted:"
-            " keep runs on a local disk with --runs DIR and copy them afterwards"
-        )
 
 
 def new_run_directory(root: Path, label: str) -> Path:
@@ -124,12 +96,32 @@ def host() -> dict[str, Any]:
     }
 
 
+def _insert(table: str, columns: str) -> str:
+    marks = ", ".join("?" for _ in columns.split(","))
+    return f"INSERT INTO {table} ({columns}) VALUES ({marks})"
+
+
+_EPISODE = (
+    "id, task_id, family, variant, item, trial, attempt, cluster, tags, outcome, reward, gold, exposures, violations, turns,"
+    " tool_calls, tool_errors, tool_exceptions, prompt_tokens, completion_tokens, cost_usd, started_at, duration_s, task_hash,"
+    " task_object"
+)
+_SCORE = "episode, position, name, role, value, status, reason, flags, verifier_hash"
+# Columns that are mostly NULL are left out where they are, and blobs are bytearrays: to bind None or bytes, Python's
+# sqlite3 first looks for an adapter in four places, which costs more than the insertion.
+_INSERTS = (
+    _insert("episodes", _EPISODE),
+    _insert("episodes", f"{_EPISODE}, truncation, error_kind, error"),
+    _insert("trajectories", "episode, data"),
+    _insert("trajectories", "episode, data, tokens"),
+    _insert("scores", _SCORE),
+    _insert("scores", f"{_SCORE}, evidence"),
+    _insert("findings", "episode, position, dimension, rule, exposure, violation, weight, turn, verifier_hash, evidence"),
+)
+
+
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _json_or_null(value: Any) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
 
 
 def explain(error: sqlite3.Error, path: Path) -> RecordError:
@@ -174,8 +166,10 @@ class RunWriter:
             os.close(self._lock)
             raise RecordError(f"another process is working on {path}; wait for it or stop it first") from None
         self._pending: list[EpisodeRecord] = []
-        self._known_objects: set[str] = set()
-        self._compress = zstandard.ZstdCompressor(level=1, write_checksum=True).compress
+        self._objects: dict[str, int] = {}
+        """Hash -> number of every task on record."""
+        # a fifth larger than level 1 and more than twice as fast on a few kilobytes: no Huffman table for each
+        self._compress = zstandard.ZstdCompressor(level=-1, write_checksum=True).compress
         self._sitting: int | None = None
         self._started = time.monotonic()
         try:
@@ -185,9 +179,11 @@ class RunWriter:
                 schema.create(self._db)
             else:
                 schema.check(self._db, str(path))
-                self._known_objects = {row[0] for row in self._db.execute("SELECT hash FROM objects")}
+                self._objects = dict(self._db.execute("SELECT hash, id FROM objects"))
             # WAL with NORMAL survives the death of the process at any moment; a power cut may cost the last commits
             self._db.execute("PRAGMA synchronous=NORMAL")
+            # pages that every commit touches then go into the database once in a few megabytes, not at each one
+            self._db.execute("PRAGMA wal_autocheckpoint=2000")
             self._next = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM episodes").fetchone()[0]
         except sqlite3.Error as e:
             os.close(self._lock)
@@ -202,10 +198,12 @@ class RunWriter:
             self._db.execute("BEGIN IMMEDIATE")
             yield self._db
             self._db.execute("COMMIT")
-        except sqlite3.Error as e:
+        except BaseException as e:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
-            raise explain(e, self.path) from e
+            if isinstance(e, sqlite3.Error):
+                raise explain(e, self.path) from e
+            raise
 
     def set_meta(self, values: dict[str, Any]) -> None:
         """Sets entries of the run's description; JSON values. Callers keep secrets out."""
@@ -235,6 +233,10 @@ class RunWriter:
         )
         return {(task_id, trial): (attempts, bool(done)) for task_id, trial, attempts, done in rows}
 
+    def cost(self) -> float:
+        """US dollars that the episodes on record have cost, failed attempts included."""
+        return self._db.execute("SELECT total(cost_usd) FROM episodes").fetchone()[0]  # type: ignore[no-any-return]
+
     def add(self, record: EpisodeRecord) -> None:
         """Takes an episode; it is not safe before `flush` returns."""
         self._pending.append(record)
@@ -253,62 +255,67 @@ class RunWriter:
         records = self._pending
         if not records:
             return []
-        objects: dict[str, tuple[str, str, bytes]] = {}
-        episodes: list[tuple[Any, ...]] = []
-        blobs: list[tuple[int, bytes, bytes | None]] = []
-        scores: list[tuple[Any, ...]] = []
-        findings: list[tuple[Any, ...]] = []
+        objects: dict[str, tuple[Any, ...]] = {}
+        rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in _INSERTS}
+        ended, cut, blobs, with_tokens, scores, with_evidence, findings = rows.values()
         compress = self._compress
         for number, r in enumerate(records, self._next):
             t, task = r.trajectory, r.task
-            if t.task_hash not in self._known_objects and t.task_hash not in objects:
-                objects[t.task_hash] = (t.task_hash, "task", compress(r.task_data))
+            known = self._objects.get(t.task_hash)
+            if known is None:
+                object_ = objects.get(t.task_hash)
+                if object_ is None:
+                    data = bytearray(compress(r.task_data))
+                    object_ = objects[t.task_hash] = (len(self._objects) + len(objects) + 1, t.task_hash, "task", data)
+                known = object_[0]
             usage = t.usage
-            calls = [result for turn in t.turns for result in turn.results]
-            episodes.append(
-                (
-                    number, t.task_id, task.family, task.variant, task.item, t.trial, r.attempt, task.cluster,
-                    f" {' '.join(task.tags)} " if task.tags else "", t.outcome, t.truncation,
-                    t.error.kind if t.error else None, t.error.message if t.error else None, r.reward, r.gold,
-                    sum(f.exposure for f in r.findings), sum(f.violation for f in r.findings), len(t.turns), len(calls),
-                    sum(c.status != "ok" for c in calls),
-                    sum(e.kind == "tool.exception" for turn in t.turns for e in turn.events), usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
-                    t.started_at, t.duration_s, t.task_hash,
-                )
+            calls = failed = broken = 0
+            for turn in t.turns:
+                calls += len(turn.results)
+                for result in turn.results:
+                    failed += result.status != "ok"
+                for event in turn.events:
+                    broken += event.kind == "tool.exception"
+            exposures = violations = 0
+            for f in r.findings:
+                exposures += f.exposure
+                violations += f.violation
+            row = (
+                number, t.task_id, task.family, task.variant, task.item, t.trial, r.attempt, task.cluster,
+                f" {' '.join(task.tags)} " if task.tags else "", t.outcome, r.reward, r.gold, exposures, violations,
+                len(t.turns), calls, failed, broken, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
+                t.started_at, t.duration_s, t.task_hash, known,
             )  # fmt: skip
-            tokens = None if t.tokens is None else compress(encode_tokens(t.tokens))
-            blobs.append((number, compress(encode_trajectory(t)), tokens))
+            if t.error is None and t.truncation is None:
+                ended.append(row)
+            else:
+                kind, message = (t.error.kind, t.error.message) if t.error else (None, None)
+                cut.append((*row, t.truncation, kind, message))
+            blob = (number, bytearray(compress(encode_trajectory(t))))
+            if t.tokens is None:
+                blobs.append(blob)
+            else:
+                with_tokens.append((*blob, bytearray(compress(encode_tokens(t.tokens)))))
             for i, s in enumerate(r.scores):
                 flags = _json(s.flags) if s.flags else "[]"
-                row = (
-                    number,
-                    i,
-                    s.name,
-                    s.role,
-                    s.value,
-                    s.status,
-                    s.reason,
-                    flags,
-                    _json_or_null(s.evidence),
-                    s.verifier_hash,
-                )
-                scores.append(row)
+                row = (number, i, s.name, s.role, s.value, s.status, s.reason, flags, s.verifier_hash)
+                if s.evidence is None:
+                    scores.append(row)
+                else:
+                    with_evidence.append((*row, _json(s.evidence)))
             for i, f in enumerate(r.findings):
+                evidence = None if f.evidence is None else _json(f.evidence)
                 findings.append(
-                    (number, i, f.dimension, f.rule, f.exposure, f.violation, f.weight, f.turn, _json_or_null(f.evidence),
-                     f.verifier_hash)
-                )  # fmt: skip
+                    (number, i, f.dimension, f.rule, f.exposure, f.violation, f.weight, f.turn, f.verifier_hash, evidence)
+                )
         with self._transaction() as db:
             if objects:
-                db.executemany("INSERT OR IGNORE INTO objects VALUES (?, ?, ?)", objects.values())
-            db.executemany(f"INSERT INTO episodes VALUES ({','.join('?' * 27)})", episodes)
-            db.executemany("INSERT INTO trajectories VALUES (?, ?, ?)", blobs)
-            if scores:
-                db.executemany(f"INSERT INTO scores VALUES ({','.join('?' * 10)})", scores)
-            if findings:
-                db.executemany(f"INSERT INTO findings VALUES ({','.join('?' * 10)})", findings)
+                db.executemany("INSERT INTO objects VALUES (?, ?, ?, ?)", objects.values())
+            for sql, values in rows.items():
+                if values:
+                    db.executemany(sql, values)
         self._next += len(records)
-        self._known_objects.update(objects)
+        self._objects.update((hash_, row[0]) for hash_, row in objects.items())
         self._pending = []
         return records
 

@@ -182,7 +182,9 @@ def test_a_conversation_beyond_the_context_ends_with_length_and_no_text() -> Non
     assert c.usage.completion_tokens == 0
     assert ids(c) == []
 
-    nearly = act(policy, [user("word " * 200)], temperature=0.0)  # leaves room for a few tokens
+    # 241 tokens, so there is room for fifteen more: too few for a story to end by itself
+    nearly = act(policy, [system("You are kind. " * 55), user("Tell me a long story.")], temperature=0.0)
+    assert 0 < nearly.usage.completion_tokens <= 30
     assert nearly.finish_reason == "length"
     assert nearly.usage.prompt_tokens + nearly.usage.completion_tokens == policy.context
     asyncio.run(policy.aclose())
