@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Agentgym: environments that expose LLM agents to tasks, verifiers that say what their answers are worth.
 
-``import agentgym`` registers the environments with Gymnasium (``gymnasium.make("agentgym/math.add-v1")``) and imports
+``import agentgym`` makes the environments known to Gymnasium (``gymnasium.make("agentgym/math.add-v1")``) and imports
 nothing heavy; everything else is loaded when it is first named.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
-
-from agentgym.registry import register_gymnasium as _register_gymnasium
 
 __version__ = "0.1.0"
 
@@ -97,4 +96,36 @@ def __dir__() -> list[str]:
     return __all__
 
 
-_register_gymnasium()
+class _Registration:
+    """A finder of modules that waits for Gymnasium to be imported, by whomever, and registers the environments then.
+
+    To import it for that here would cost every ``agentgym --help`` more CPU time than all the rest of it.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Gymnasium's own spec, with a loader that does one thing more; None for every other module."""
+        if name != "gymnasium":
+            return None
+        others = (f for f in sys.meta_path if f is not self)
+        spec = next((s for f in others if (s := f.find_spec(name, path, target)) is not None), None)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: Any) -> None:
+            execute(module)
+            sys.meta_path.remove(self)
+            _register()
+
+        setattr(spec.loader, "exec_module", execute_and_register)  # noqa: B010 (a method, to type checkers)
+        return spec
+
+
+def _register() -> None:
+    importlib.import_module("agentgym.registry").register_gymnasium()
+
+
+if "gymnasium" in sys.modules:
+    _register()
+elif not any(type(f).__name__ == _Registration.__name__ for f in sys.meta_path):
+    sys.meta_path.insert(0, _Registration())

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m agentgym``: the same as the ``agentgym`` command."""
 
-import sys
-
-from agentgym.cli.main import main
+from agentgym.cli.main import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

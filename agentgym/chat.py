@@ -25,19 +25,22 @@ MAX_ARGUMENT_DEPTH = 64
 """Nesting of arrays and objects in arguments beyond which a call is refused; Python's parser recurses."""
 
 
-class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+# gc=False, here and in other records: they refer to nothing that refers back, so the collector need not look at them
+
+
+class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text", gc=False):
     """Words that are part of the answer proper."""
 
     text: str
 
 
-class ReasoningPart(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning"):
+class ReasoningPart(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning", gc=False):
     """What a model thought before it answered. Tool calls are never parsed out of it."""
 
     text: str
 
 
-class ImagePart(msgspec.Struct, frozen=True, tag_field="type", tag="image"):
+class ImagePart(msgspec.Struct, frozen=True, tag_field="type", tag="image", gc=False):
     """A picture, carried whole."""
 
     data: bytes
@@ -49,7 +52,7 @@ class ImagePart(msgspec.Struct, frozen=True, tag_field="type", tag="image"):
 Part = TextPart | ReasoningPart | ImagePart
 
 
-class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
+class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One request to run a tool, exactly as the model wrote it."""
 
     name: str
@@ -62,7 +65,7 @@ class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """``native`` (the model's tool channel), or the text format it was parsed from: ``hermes``, ``bare_json``, ``fenced``."""
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One message of a conversation."""
 
     role: Role
@@ -311,9 +314,10 @@ def parse_arguments(text: str) -> dict[str, Any]:
     Raises:
         ArgumentError: with a sentence for the agent.
     """
-    if len(text) > MAX_ARGUMENT_BYTES or (not text.isascii() and len(text.encode("utf-8", "replace")) > MAX_ARGUMENT_BYTES):
+    ascii_ = text.isascii()
+    if len(text) > MAX_ARGUMENT_BYTES or (not ascii_ and len(text.encode("utf-8", "replace")) > MAX_ARGUMENT_BYTES):
         raise ArgumentError(f"the arguments are longer than {MAX_ARGUMENT_BYTES:,} bytes")
-    if not is_unicode(text):
+    if not ascii_ and not is_unicode(text):
         raise ArgumentError("the arguments hold a lone surrogate, which is not a character")
     if (flat := _flat_object(text)) is not None:
         return flat

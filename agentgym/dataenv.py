@@ -50,14 +50,16 @@ def field(row: dict[str, Any], name: str, kind: type[_T]) -> _T:
     Args:
         row: as `DataEnv.row_task` gets it.
         name: the field's name.
-        kind: the type it must have; a bool is not an int.
+        kind: the type it must have; a bool is not an int, an int is a float.
 
     Raises:
         DataError: the field is missing, of another type, or an empty text. `DataEnv` puts file and line in front.
     """
     if name not in row:
         raise DataError(f"the field {name!r} is missing; there are: {', '.join(map(repr, row)) or 'none'}")
-    value = row[name]
+    value: Any = row[name]
+    if kind is float and type(value) is int and abs(value) < 1 << 63:
+        value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise DataError(f"the field {name!r} must be {kind.__name__}, not {type(value).__name__}")
     if isinstance(value, str) and not value.strip():

@@ -586,7 +586,7 @@ ToolEnv._tools = tools_of(ToolEnv)
 def _seeded(*words: int) -> np.random.Generator:
     """``np.random.default_rng([*words])``, at half the price: 32-bit words need no conversion."""
     if all(w < 1 << 32 for w in words):
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(np.array(words, dtype=np.uint32))))  # type: ignore[arg-type]
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(np.array(words, dtype=np.uint32))))
     return np.random.default_rng(list(words))
 
 

@@ -4,22 +4,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import gymnasium
 import msgspec
 
-from agentgym.chat import Message
+from agentgym.chat import ImagePart, Message, clean_text
 from agentgym.env import ChatEnv
 from agentgym.errors import DefinitionError, InfrastructureError, redact
-from agentgym.protocols import Completion, EpisodeContext, Policy, Sampling
+from agentgym.protocols import NO_USAGE, Completion, EpisodeContext, FinishReason, Policy, Sampling, Usage
 from agentgym.scoring import Finding, Score, Verifier, VerifierContext, gold_value, proxy_reward, verify
-from agentgym.task import FrozenTask, Task
-from agentgym.trajectory import EpisodeError, Trajectory
+from agentgym.task import FrozenTask, Task, from_numpy, plain
+from agentgym.trajectory import EpisodeError, Trajectory, checked_tokens
 
 DEFAULT_SAMPLING = Sampling()
 
@@ -98,6 +100,8 @@ async def play(
     error: EpisodeError | None = None
     retryable = False
     started = False
+    base = 0.0  # what the environment itself paid for the last turn, before wrappers
+    player: Policy | None = None
     in_thread = threads is not None and core.blocking
     try:
         options = {"task": task, "frozen": frozen}
@@ -122,13 +126,14 @@ async def play(
             else:
                 observation, reward, terminated, truncated, _ = env.step(message)
             turn = trajectory.turns[-1]
-            if reward != turn.reward:  # a wrapper changed what is delivered
+            base = turn.reward
+            if reward != base:  # a wrapper changed what is delivered
                 turn.reward = float(reward)
             if terminated:
                 break
             if truncated:
                 if core._running:  # a wrapper (TimeLimit) cut it, so the environment has not been scored yet
-                    core.finish("environment")
+                    _finish(env, core, "environment", base)
                 break
             conversation.append(turn.message)
             conversation += observation
@@ -142,14 +147,26 @@ async def play(
                 if deadline is not None and time.monotonic() >= deadline:
                     raise _Cut("time")
     except _Cut as cut:
-        core.finish(str(cut))
+        try:
+            _finish(env, core, str(cut), base)
+        except Exception as e:
+            error = episode_error("environment", e)
     except DefinitionError:
         raise
-    except InfrastructureError as e:
-        error = EpisodeError(layer, redact(str(e)), _where(e))
-        retryable = e.retryable
-    except Exception as e:
-        error = EpisodeError(layer, redact(f"{type(e).__name__}: {e}"), _where(e))
+    except asyncio.CancelledError as e:
+        current = asyncio.current_task()
+        if layer != "policy" or current is None or current.cancelling():
+            raise
+        error = episode_error(layer, e)  # nobody has cancelled this task: something inside of the policy was
+    except (Exception, SystemExit) as e:  # an agent's code may well call sys.exit
+        error = episode_error(layer, e)
+        retryable = isinstance(e, InfrastructureError) and e.retryable
+    finally:
+        # what a player holds for this one episode, such as a process, ends with it
+        end = getattr(player, "end", None)
+        if end is not None:
+            with contextlib.suppress(Exception):  # what was played stands, however badly the player leaves
+                await end()
     if not started:
         trajectory = Trajectory(task_id=task.id, turns=[])
         frozen = frozen or core.freeze(task)
@@ -158,7 +175,7 @@ async def play(
         frozen = core.frozen_task
     trajectory.trial = trial
     trajectory.seed = seed
-    trajectory.policy = policy.name
+    trajectory.policy = public_name(policy.name)
     trajectory.task_hash = task_hash
     trajectory.started_at = started_at
     if error is not None:
@@ -167,6 +184,7 @@ async def play(
         trajectory.error = error
         trajectory.duration_s = time.monotonic() - clock
         return EpisodeResult(trajectory, frozen, None, None, [], [], retryable)
+    result: EpisodeResult
     if in_thread:
         result = await _run(threads, lambda: score(core, trajectory, frozen))
     else:
@@ -227,12 +245,96 @@ async def _act(
             if not scope.expired():
                 raise
             raise _Cut("time") from None
+    try:
+        return _kept(completion)
+    except (TypeError, ValueError, AttributeError) as e:
+        raise InfrastructureError(f"{player.name}: act returned what cannot be kept: {e}", retryable=False) from e
+
+
+def _kept(completion: Any) -> Completion:
+    """The completion with plain numbers in it. Structs do not check what they are constructed with, and what one
+    policy gets wrong must not make a whole commit of episodes impossible.
+
+    Raises:
+        TypeError, ValueError, AttributeError: something in it is not what `Completion` says; the text names it.
+    """
     if not isinstance(completion, Completion) or not isinstance(completion.message, Message):
-        raise InfrastructureError(
-            f"{player.name}: act must return a Completion with a Message in it, not {type(completion).__name__}",
-            retryable=False,
-        )
-    return completion
+        given = completion.message if isinstance(completion, Completion) else completion
+        raise TypeError(f"expected a Completion with a Message in it, not {type(given).__name__}")
+    message = completion.message
+    if type(message.content) is not str:
+        parts: Any = message.content
+        for part in parts:
+            if not isinstance(part.data if isinstance(part, ImagePart) else part.text, (str, bytes)):
+                raise TypeError("a part of the Message holds no text")
+    for c in message.tool_calls:
+        if not (isinstance(c.name, str) and isinstance(c.arguments, str) and isinstance(c.id, str)):
+            raise TypeError("a tool call's name, id and arguments are text; arguments are JSON that is not parsed yet")
+    if completion.finish_reason not in _FINISH_REASONS:
+        raise ValueError(f"finish_reason is one of {', '.join(_FINISH_REASONS)}, not {completion.finish_reason!r}")
+    changed: dict[str, Any] = {}
+    if completion.usage is not NO_USAGE:
+        usage = changed["usage"] = _as_plain(completion.usage, Usage)
+        amounts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cost_usd)
+        if not all(0 <= a < 1 << 53 for a in amounts):
+            raise ValueError(f"usage counts from 0 up, not {usage}")
+    if completion.sampling is not None:
+        changed["sampling"] = _as_plain(completion.sampling, Sampling)
+    if type(completion.latency_s) is not float:
+        changed["latency_s"] = msgspec.convert(plain(completion.latency_s), float)
+    if completion.tokens is not None:
+        changed["tokens"] = checked_tokens(completion.tokens)
+    return msgspec.structs.replace(completion, **changed) if changed else completion
+
+
+_FINISH_REASONS = get_args(FinishReason)
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+
+def _as_plain(value: Any, kind: type[_S]) -> _S:
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}, not {type(value).__name__}")
+    return msgspec.convert(msgspec.to_builtins(value, enc_hook=from_numpy), kind)
+
+
+def _finish(env: gymnasium.Env[Any, Any], core: ChatEnv, truncation: str, base: float) -> None:
+    """Closes an episode that was cut from outside. What is paid then goes the way of every reward: through wrappers.
+
+    Args:
+        env: the environment under its wrappers.
+        core: the environment itself.
+        truncation: name of the limit.
+        base: what it paid for the last turn, before wrappers.
+    """
+    reward = base + core.finish(truncation)
+    wrappers: list[gymnasium.RewardWrapper[Any, Any]] = []
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.RewardWrapper):
+            wrappers.append(env)
+        env = env.env
+    if wrappers and core.trajectory.turns:
+        for wrapper in reversed(wrappers):
+            reward = float(wrapper.reward(reward))
+        core.trajectory.turns[-1].reward = reward
+
+
+@functools.lru_cache(maxsize=64)
+def public_name(name: str) -> str:
+    """A policy's name as it is recorded: it may hold the address of a server, with credentials."""
+    return redact(clean_text(name))
+
+
+def episode_error(layer: _ErrorKind, error: BaseException) -> EpisodeError:
+    """The error as it is kept: storable, of bounded length, without secrets."""
+    try:
+        text = str(error)
+    except Exception:  # somebody's __str__
+        text = "(its text cannot be read)"
+    if not isinstance(error, InfrastructureError):
+        text = f"{type(error).__name__}: {text}"
+    text = redact(clean_text(text[:20_000]))
+    return EpisodeError(layer, text if len(text) <= 2000 else f"{text[:2000]} ...", _where(error))
 
 
 async def _run(threads: Executor | None, function: Callable[[], Any]) -> Any:

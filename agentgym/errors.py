@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 
@@ -64,7 +65,8 @@ def near_matches(name: str, known: Iterable[str], *, most: int = 4) -> list[str]
     names = list(dict.fromkeys(known))
     lowered = name.lower()
     close = [n for n in names if lowered and (n.lower().startswith(lowered) or n.lower().endswith("." + lowered))]
-    similar = difflib.get_close_matches(lowered, names, n=most, cutoff=0.6)
+    spelled = {n.lower(): n for n in reversed(names)}
+    similar = [spelled[n] for n in difflib.get_close_matches(lowered, spelled, n=most, cutoff=0.6)]
     return list(dict.fromkeys([*similar, *close]))[:most]
 
 
@@ -74,11 +76,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean: {', '.join(close)}?" if close else ""
 
 
+_SECRET_VARIABLE = re.compile(r"(?i)(key|token|secret|password|credentials?)$")
+"""Names of environment variables whose values must never be told, whatever they look like."""
+
+
 def redact(text: str) -> str:
     """``text`` without the credentials of URLs and without what looks like a key; for records, logs and errors."""
-    text = re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)
+    text = re.sub(r"(\w+://)[^/\s]+@", r"\1***@", text)  # up to the last @: passwords may hold one
     text = re.sub(r"(?i)\b(bearer\s+)[\w.~+/=-]{8,}", r"\1***", text)
+    text = re.sub(r"([?&]key=)[^\s\"'&,;]{4,}", r"\1***", text)
     text = re.sub(
-        r"(?i)\b((?:api[_-]?key|token|secret|password|authorization)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]{4,}", r"\1***", text
+        r"(?i)\b((?:api[_-]?key|token|secret|password|authorization)[\"']?\s*[=:]\s*[\"']?(?:basic\s+)?)[^\s\"'&,;]{4,}",
+        r"\1***",
+        text,
     )
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _SECRET_VARIABLE.search(name) and value in text:
+            text = text.replace(value, "***")
     return re.sub(r"\b(?:sk|pk|ghp|gho|xox[abp]|hf|AKIA)[-_]?[A-Za-z0-9_-]{16,}\b", "***", text)

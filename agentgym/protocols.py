@@ -15,7 +15,7 @@ from agentgym.toolspec import ToolSpec
 FinishReason = Literal["stop", "length", "tool_calls", "abort", "error"]
 
 
-class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How a model is asked to sample. None leaves the choice to the policy; what it chose is recorded."""
 
     temperature: float | None = None
@@ -30,7 +30,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """Set by the episode loop from run seed, task and trial, so that trials differ and reruns do not."""
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What one model call consumed."""
 
     prompt_tokens: int = 0
@@ -70,7 +70,7 @@ class Tokens(msgspec.Struct, eq=False):
     """Whether the last of ``output_ids`` is the token that ended the turn."""
 
 
-class Completion(msgspec.Struct, eq=False):
+class Completion(msgspec.Struct, eq=False, gc=False):
     """A policy's answer for one turn."""
 
     message: Message

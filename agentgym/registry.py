@@ -17,12 +17,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
-
-from agentgym.env import ChatEnv
 from agentgym.errors import DefinitionError, NotFoundError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    # Imported where they are used, for what they cost; and this module runs while Gymnasium is still being imported,
+    # see `agentgym._Registration`.
+    import gymnasium
+
+    from agentgym.env import ChatEnv
 
 DISTRIBUTION = "agentgym-harness"
 
@@ -158,6 +162,8 @@ def env_class(name: str) -> type[ChatEnv]:
     Raises:
         NotFoundError: there is none; the text names near matches.
     """
+    from agentgym.env import ChatEnv
+
     if ":" in name:
         cls = load_place(name)
     elif _VERSIONED.fullmatch(name):
@@ -176,6 +182,8 @@ def env_class(name: str) -> type[ChatEnv]:
 
 def envs_in(place: str) -> dict[str, type[ChatEnv]]:
     """The environments that a module or file defines itself, by place."""
+    from agentgym.env import ChatEnv
+
     module = load_module(place)
     return {
         f"{place}:{name}": value
@@ -209,6 +217,8 @@ def register_sandbox(name: str, factory: Callable[..., Any]) -> None:
 
 
 def _register_gymnasium(name: str, entry_point: Any) -> None:
+    import gymnasium
+
     id_ = f"agentgym/{name}"
     if id_ in gymnasium.registry:
         del gymnasium.registry[id_]
@@ -217,6 +227,8 @@ def _register_gymnasium(name: str, entry_point: Any) -> None:
 
 def register_gymnasium() -> None:
     """Registers this distribution's environments as ``agentgym/FAMILY-vN``, as strings: no task module is imported."""
+    import gymnasium
+
     for name, place in tasks.places("own").items():
         if f"agentgym/{name}" not in gymnasium.registry:
             _register_gymnasium(name, place)
@@ -224,6 +236,8 @@ def register_gymnasium() -> None:
 
 def make(name: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     """``gymnasium.make`` for any family, plugin or place: ``make("tools.retail", variant="tempt")``."""
+    import gymnasium
+
     cls = env_class(name)
     id_ = f"agentgym/{cls.family}-v{cls.version}"
     if id_ not in gymnasium.registry or ":" in name:

@@ -19,6 +19,7 @@ from typing import Any, Literal, overload
 import msgspec
 
 from agentgym.chat import clean_text
+from agentgym.errors import redact
 from agentgym.task import FrozenTask, plain
 from agentgym.trajectory import Trajectory
 
@@ -29,7 +30,7 @@ Status = Literal["ok", "refused", "timeout", "unscorable"]
 """``refused``: scored 0 because the answer broke the declared protocol; ``timeout``, ``unscorable``: no value."""
 
 
-class Score(msgspec.Struct, frozen=True, omit_defaults=True):
+class Score(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One number about one episode."""
 
     name: str
@@ -47,7 +48,7 @@ class Score(msgspec.Struct, frozen=True, omit_defaults=True):
     """`Verifier.hash` of the code that gave it."""
 
 
-class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One fact about alignment: whether the episode was exposed to a temptation, and whether it gave in."""
 
     dimension: str
@@ -247,7 +248,8 @@ def verify(
             verdicts = v(trajectory, context)
         except Exception as e:  # a verifier's bug must neither pay nor punish the policy
             frame = traceback.extract_tb(e.__traceback__)[-1]
-            reason = clean_text(f"verifier raised {type(e).__name__}: {e} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})")
+            place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
+            reason = redact(clean_text(f"verifier raised {type(e).__name__}: {e} ({place})"))
             scores.append(Score(v.name, role, None, "unscorable", reason, ("verifier_error",), verifier_hash=v.hash))
             continue
         for verdict in verdicts:

@@ -23,7 +23,7 @@ Outcome = Literal["terminated", "truncated", "infrastructure"]
 ToolStatus = Literal["ok", "tool_error", "unknown_tool", "bad_arguments"]
 
 
-class StateChange(msgspec.Struct, frozen=True, omit_defaults=True):
+class StateChange(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One difference that one call made to the task's state."""
 
     path: str
@@ -37,7 +37,7 @@ class StateChange(msgspec.Struct, frozen=True, omit_defaults=True):
     """The tool call that did it; empty where the environment itself did."""
 
 
-class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
+class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How one tool call went. What the agent was told is the tool message with the same id in `Turn.observation`."""
 
     call_id: str
@@ -47,7 +47,7 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether the tool is declared to write."""
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Something noticed besides messages and state: by the environment, or out of band by an observer."""
 
     turn: int
@@ -62,7 +62,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """Details, as plain values."""
 
 
-class Turn(msgspec.Struct, omit_defaults=True):
+class Turn(msgspec.Struct, omit_defaults=True, gc=False):
     """One model call and all that it caused until the next one."""
 
     index: int
@@ -299,9 +299,10 @@ def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> No
         for i, (x, y) in enumerate(zip(a, b, strict=False)):
             if x is not y and not (type(x) is type(y) and type(x) in _LEAVES and x == y):
                 _diff(x, y, f"{path}/{i}", call_id, out)
+        # loops and not comprehensions, which cost more where there is nothing to do, as is usual
         for i in range(len(a) - 1, len(b) - 1, -1):
-            out.append(StateChange(f"{path}/{i}", "remove", a[i], None, call_id))  # noqa: PERF401 - a loop, mostly empty
+            out.append(StateChange(f"{path}/{i}", "remove", a[i], None, call_id))
         for i in range(len(a), len(b)):
-            out.append(StateChange(f"{path}/{i}", "add", None, b[i], call_id))  # noqa: PERF401
+            out.append(StateChange(f"{path}/{i}", "add", None, b[i], call_id))
     elif a is not b and (type(a) is not kind or a != b):
         out.append(StateChange(path, "replace", a, b, call_id))

@@ -100,7 +100,7 @@ def main() -> None:
         for episode in run.episodes():
             count += 1
             golds += episode.gold or 0.0
-        assert count == args.episodes and golds == count, (count, golds)
+        assert count == golds == args.episodes, (count, golds)
         size = sum(f.stat().st_size for f in run.path.iterdir())
         turns = args.episodes * args.turns
         print(

@@ -20,8 +20,9 @@ def run(args: argparse.Namespace) -> int:
         return OK
     entries = modelfiles.list_cache()
     for entry in entries:
-        row = msgspec.to_builtins(entry)
-        print(json.dumps(row) if args.json else f"{row['name']:12} {row['size'] / 1e6:8.1f} MB  {row['path']}")
+        wrong = "" if entry.complete else f"   incomplete: `agentgym fetch {entry.name}` gets it again"
+        line = f"{entry.name:12} {entry.size / 1e6:8.1f} MB  {entry.path}{wrong}"
+        print(json.dumps(msgspec.to_builtins(entry)) if args.json else line)
     if not entries and not args.json:
         print(f"{modelfiles.cache_dir()} is empty; `agentgym fetch smollm2` gets the default model (93 MB)")
     return OK

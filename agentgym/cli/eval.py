@@ -7,28 +7,45 @@ import argparse
 import asyncio
 import contextlib
 import json
-import time
+import signal
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
-from agentgym.cli.main import INFRASTRUCTURE, INTERRUPTED, OK
+from agentgym.cli.main import INFRASTRUCTURE, INTERRUPTED, OK, TERMINATED
+from agentgym.cli.progress import Show
 from agentgym.episode import Limits
-from agentgym.errors import NothingSelectedError, UsageError
+from agentgym.errors import NothingSelectedError, RecordError, UsageError
 from agentgym.policies.load import DEFAULT, load_policy
 from agentgym.protocols import Sampling
 from agentgym.records.run import Run, find_run, find_runs, runs_root
-from agentgym.report.console import bar, closing, console, heading, summary_table
+from agentgym.report.console import print_summary
+from agentgym.report.screen import console, interactive, say
 from agentgym.report.summary import Summary, summarize
-from agentgym.report.text import duration, one_line
-from agentgym.rollout.evaluate import Outcome, prepare, read_plan, resume, start
-from agentgym.rollout.scheduler import Options, Progress, Scheduler
+from agentgym.report.text import plain
+from agentgym.rollout.evaluate import Outcome, prepare, recorded_model, resume, start
+from agentgym.rollout.scheduler import Options
 from agentgym.rollout.selection import Choice, Plan
+
+_BOUNDS = (
+    (
+        ("concurrency", "max_turns", "time_limit", "token_limit", "cost_limit", "max_cost", "max_tokens", "step_threads"),
+        "more than 0",
+        (sys.float_info.min, sys.float_info.max),
+    ),
+    (("retries", "temperature"), "0 or more", (0, sys.float_info.max)),
+    (("top_p",), "more than 0 and at most 1", (sys.float_info.min, 1)),
+    (("infra_limit",), "a share from 0 to 1", (0, 1)),
+)
+"""Options, what their numbers must be, and the least and the most that is."""
+
+_OF_A_RESUMED_RUN = {"resume", "model", "concurrency", "max_cost", "infra_limit", "runs", "json", "quiet", "verbose", "tasks"}
+"""Options that mean something for a run that has begun; the others are on record."""
 
 
 def _params(pairs: list[str]) -> dict[str, str]:
@@ -41,24 +58,16 @@ def _params(pairs: list[str]) -> dict[str, str]:
     return result
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuses numbers that make no sense; NaN, which argparse takes for one, is within no bounds."""
+    for names, words, bounds in _BOUNDS:
+        for name in names:
+            value = getattr(args, name)
+            if value is not None and not bounds[0] <= value <= bounds[1]:
+                raise UsageError(f"--{name.replace('_', '-')} must be {words}, not {value}")
+
+
 def _options(args: argparse.Namespace) -> Options:
-    for name in (
-        "concurrency",
-        "max_turns",
-        "time_limit",
-        "token_limit",
-        "cost_limit",
-        "max_cost",
-        "max_tokens",
-        "step_threads",
-    ):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise UsageError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
-    for name in ("retries", "temperature"):
-        value = getattr(args, name)
-        if value is not None and value < 0:
-            raise UsageError(f"--{name} must not be negative, not {value}")
     limits = (args.max_turns, args.time_limit, args.token_limit, args.cost_limit)
     return Options(
         args.concurrency,
@@ -73,137 +82,110 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _last_failed(plan: Plan, root: Path) -> Plan:
-    """The plan less what the newest run with the same title solved in every trial."""
+    """The plan less the tasks that were solved in every trial when a run last played them."""
+    solved: dict[str, bool] = {}
+    wanted = {t.task_id for t in plan.tasks}
     for path in reversed(find_runs(root)):
-        with Run(path) as run:
-            if run.meta.get("title") != plan.title:
-                continue
-            solved: dict[str, bool] = {}
-            for e in run.episodes():
-                solved[e.task_id] = solved.get(e.task_id, True) and e.gold == 1.0
-        tasks = [t for t in plan.tasks if not solved.get(t.task_id, False)]
-        if not tasks:
-            raise NothingSelectedError(f"--lf: {path} solved every selected task")
-        return msgspec.structs.replace(plan, tasks=tasks)
-    return plan
+        if wanted <= solved.keys():
+            break
+        with contextlib.suppress(RecordError), Run(path) as run:
+            sql = f"SELECT task_id, min(coalesce(gold, 0) = 1) FROM episodes WHERE {run._counting()} GROUP BY task_id"
+            for task_id, good in run._rows(sql):
+                solved.setdefault(task_id, bool(good))
+    tasks = [t for t in plan.tasks if not solved.get(t.task_id, False)]
+    if not tasks:
+        raise NothingSelectedError(f"--lf: all {len(plan.tasks):,} selected tasks were solved when they were last played")
+    return msgspec.structs.replace(plan, tasks=tasks)
 
 
-class _Show:
-    """Progress for a terminal (a live table) or for a log (a line now and then)."""
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[list[int]]:
+    """A batch system's or container's SIGTERM ends a run as Ctrl-C does: in order, and saying how to go on.
 
-    def __init__(self, screen: Console, quiet: bool) -> None:
-        self.screen = screen
-        self.quiet = quiet
-        self.live: Live | None = None
-        self.path: Path | None = None
-        self.model = ""
-        self._last_line = time.monotonic()
+    Yields:
+        a list that holds the signal's number once it has come.
+    """
+    seen: list[int] = []
 
-    def start(self, scheduler: Scheduler, path: Path) -> None:
-        self.path = path
-        if self.quiet:
-            return
-        plan = scheduler.plan
-        self.screen.print(heading(plan.title, self.model, len(plan.tasks), (t.trials for t in plan.tasks)))
-        if scheduler.progress.resumed:
-            self.screen.print(f" {scheduler.progress.resumed:,} episodes are on record already; playing the rest")
-        if self.screen.is_terminal:
-            self.live = Live(self._table(scheduler.progress), console=self.screen, transient=True, auto_refresh=False)
-            self.live.start()
+    def handle(number: int, frame: Any) -> None:
+        seen.append(number)
+        signal.raise_signal(signal.SIGINT)
 
-    def update(self, progress: Progress) -> None:
-        if self.quiet:
-            return
-        if self.live is not None:
-            self.live.update(self._table(progress), refresh=True)
-        elif time.monotonic() - self._last_line >= 10.0:
-            self._last_line = time.monotonic()
-            self.screen.print(self._line(progress))
-
-    def _line(self, p: Progress) -> Text:
-        parts = [f" {p.total.done:,}/{p.total.planned:,} episodes", f"{p.episodes_per_s:.1f}/s"]
-        if p.tokens and p.elapsed_s:
-            parts.append(f"{p.tokens / p.elapsed_s:.0f} tokens/s")
-        if p.eta_s is not None:
-            parts.append(f"{duration(p.eta_s)} to go")
-        if p.cost_usd:
-            parts.append(f"${p.cost_usd:.4f}")
-        text = Text(" · ".join(parts))
-        if p.total.infrastructure:
-            text.append(f" · {p.total.infrastructure} infrastructure: {one_line(p.last_error, 100)}", "yellow")
-        return text
-
-    def _table(self, progress: Progress) -> Group:
-        table = Table.grid(padding=(0, 3, 0, 0))
-        for label, t in list(progress.by_family.items())[:30]:
-            gold = f"gold {t.gold_sum / t.gold_count:.2f}" if t.gold_count else ""
-            table.add_row(Text(" " + one_line(label, 60)), bar(t.done, t.planned), gold)
-        return Group(table, self._line(progress))
-
-    def stop(self) -> None:
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
+    if threading.current_thread() is not threading.main_thread():
+        yield seen  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plays what was asked for; returns the exit code."""
-    screen = console(stderr=args.json)
-    show = _Show(screen, args.quiet)
+    _check(args)
+    screen, errors = console(stderr=args.json), console(stderr=True)
+    show = Show(screen, args.quiet)
     root = runs_root(args.runs)
-    try:
-        outcome = _play(args, root, show)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        show.stop()
-        if show.path is not None:
-            with Run(show.path) as run:
-                screen.print(
-                    f"stopped: {run.count():,} of {run.planned:,} episodes are saved in {show.path};"
-                    f" continue with --resume {show.path.name}",
-                    style="yellow",
-                )
-        return INTERRUPTED
-    finally:
-        show.stop()
+    with _terminated_like_interrupted() as terminated:
+        try:
+            outcome = _play(args, root, show)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            show.stop()
+            say(errors, plain(_stopped(show.path)), "yellow")
+            return TERMINATED if terminated else INTERRUPTED
+        finally:
+            show.stop()
     with Run(outcome.path) as run:
         summary = summarize(run)
-        example = next((e.address for e in run.episodes()), None)
+        example = _example(run)
     if args.json:
         print(json.dumps(msgspec.to_builtins(summary)))
     if not args.quiet:
-        screen.print(summary_table(summary.rows))
-        screen.print(closing(summary))
-        if outcome.stopped:
-            screen.print(f"stopped early: {outcome.stopped}", style="yellow")
+        print_summary(screen, summary, head=False)
         if example is not None:
-            screen.print(f"see it:  agentgym show {example}", style="dim")
-    return _exit_code(summary, args.infra_limit, bool(outcome.stopped), screen)
+            screen.print(f"see it:  agentgym {'view' if interactive(screen) else 'show'} {plain(example)}", style="dim")
+    limit = 0.0 if args.exitfirst else args.infra_limit
+    # of a run that was stopped, the plan says little about how much was spoiled
+    return _exit_code(summary, limit, summary.done if outcome.stopped else summary.planned, errors)
 
 
-def _exit_code(summary: Summary, limit: float, stopped: bool, screen: Console) -> int:
-    if summary.infrastructure and (summary.infrastructure > limit * summary.planned or stopped):
-        share = summary.infrastructure / max(summary.done, 1)
-        screen.print(
-            f"infrastructure errors spoiled {summary.infrastructure:,} episodes ({share:.0%}), more than --infra-limit {limit:g}:"
-            f" these scores are not the model's. `agentgym eval --resume {Path(summary.path).name}` plays them again",
-            style="red",
-        )
-        return INFRASTRUCTURE
-    return OK
+def _stopped(path: Path | None) -> str:
+    if path is None:
+        return "stopped before anything was played"
+    with Run(path) as run:
+        return f"stopped: {run.count():,} of {run.planned:,} episodes are saved in {path}; continue with --resume {_name(path)}"
 
 
-def _play(args: argparse.Namespace, root: Path, show: _Show) -> Outcome:
+def _name(path: Path) -> str:
+    """What to call a run by on the next command line: its name where that is found, else its path."""
+    return path.name if path.parent == runs_root() else str(path)
+
+
+def _example(run: Run) -> str | None:
+    """The episode that a person will want to see first: one that broke a rule, else one that failed, else any."""
+    for where in ("violations > 0", "outcome != 'infrastructure' AND coalesce(gold, 0) < 1", "1"):
+        for episode in run.by_ids(run.ids(where, limit=1)):
+            return episode.address
+    return None
+
+
+def _exit_code(summary: Summary, limit: float, of: int, errors: Console) -> int:
+    spoiled = summary.infrastructure
+    if spoiled <= limit * of:
+        return OK
+    say(
+        errors,
+        f"infrastructure errors spoiled {spoiled:,} of {of:,} episode{'s' * (of != 1)}, more than the limit of {limit:.0%}:"
+        f" these scores are not the model's. `agentgym eval --resume {plain(_name(Path(summary.path)))}` plays them again",
+        "red",
+    )
+    return INFRASTRUCTURE
+
+
+def _play(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
     if args.resume is not None:
-        if args.tasks:
-            # `--resume quickstart` would read a suite's name as a run's; say so instead of guessing
-            raise UsageError(
-                "--resume plays the rest of a recorded run and takes no further tasks: agentgym eval --resume [RUN]"
-            )
-        path = find_run(args.resume, root)
-        _, _, model = read_plan(path)
-        show.model = model
-        policy = _policy(args.model or model, args.verbose)
-        return asyncio.run(resume(path, policy, concurrency=args.concurrency, on_start=show.start, on_progress=show.update))
+        return _resume(args, root, show)
     if not args.tasks:
         raise UsageError("no task was named; try `agentgym eval quickstart`, or see `agentgym list tasks`")
     choice = Choice(
@@ -219,15 +201,49 @@ def _play(args: argparse.Namespace, root: Path, show: _Show) -> Outcome:
     plan, options = prepare(args.tasks, choice, _options(args))
     if args.lf:
         plan = _last_failed(plan, root)
-    model = args.model or DEFAULT
-    show.model = model
-    policy = _policy(model, args.verbose)
-    return asyncio.run(start(plan, policy, options, model=model, root=root, on_start=show.start, on_progress=show.update))
+    show.model = args.model or DEFAULT
+    policy = _policy(show.model, args.verbose)
+    return asyncio.run(start(plan, policy, options, model=show.model, root=root, on_start=show.start, on_progress=show.update))
+
+
+def _resume(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
+    if args.tasks:
+        # `--resume quickstart` would read a suite's name as a run's; say so instead of guessing
+        raise UsageError("--resume plays the rest of a recorded run and takes no further tasks: agentgym eval --resume [RUN]")
+    if given := _given(args):
+        raise UsageError(f"--resume goes on with the plan and options on record, so it cannot take {', '.join(given)}")
+    path = find_run(args.resume, root)
+    show.model = args.model or recorded_model(path)
+    policy = _policy(show.model, args.verbose)
+    return asyncio.run(
+        resume(
+            path,
+            policy,
+            concurrency=args.concurrency,
+            max_cost=args.max_cost,
+            on_start=show.start,
+            on_progress=show.update,
+        )
+    )
+
+
+def _given(args: argparse.Namespace) -> list[str]:
+    """The options on the command line that a resumed run cannot take."""
+    return [
+        next((name for name in action.option_strings if name.startswith("--")), action.option_strings[0])
+        for action in args.parser._actions
+        if action.option_strings and action.dest not in _OF_A_RESUMED_RUN
+        if hasattr(args, action.dest) and getattr(args, action.dest) != action.default
+    ]
 
 
 def _policy(spec: str, verbose: bool) -> Any:
+    """The policy, with its model at hand where it has one to load: what is wrong with it is known before a run is made."""
     policy = load_policy(spec)
     if verbose and hasattr(policy, "verbose"):
         with contextlib.suppress(AttributeError):
             policy.verbose = True
+    prepare_policy = getattr(policy, "prepare", None)
+    if callable(prepare_policy):
+        prepare_policy()
     return policy

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from agentgym import __version__
 
-OK, USAGE, NOTHING, INFRASTRUCTURE, INTERNAL, INTERRUPTED = 0, 2, 5, 12, 70, 130
-"""Exit codes: ran; wrong usage; nothing selected; infrastructure errors above the limit; our own bug; Ctrl-C."""
+OK, USAGE, NOTHING, INFRASTRUCTURE, INTERNAL, INTERRUPTED, TERMINATED = 0, 2, 5, 12, 70, 130, 143
+"""Exit codes: ran; wrong usage; nothing selected; infrastructure errors above the limit; our own bug; Ctrl-C; SIGTERM."""
 
 _EXIT_CODES = """exit codes:
   0    it ran (whatever the scores are)
@@ -20,15 +23,32 @@ _EXIT_CODES = """exit codes:
   5    nothing selected
   12   infrastructure errors above the limit, or the record cannot be written
   70   internal error of agentgym
-  130  stopped by Ctrl-C
+  130  stopped by Ctrl-C; 143 by SIGTERM
 """
 
 
-def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors name what was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong in one line and ends with exit code 2."""
+        from agentgym.errors import did_you_mean
+        from agentgym.report.text import plain
+
+        known = [name for action in self._actions for name in (*action.option_strings, *(action.choices or ()))]
+        # argparse names the unknown as "... invalid choice: 'evl' (choose ...)" or "unrecognized arguments: --trails"
+        wrong = message.partition("invalid choice: '")[2].partition("'")[0]
+        wrong = wrong or message.partition("unrecognized arguments: ")[2].partition("=")[0].partition(" ")[0]
+        hint = did_you_mean(wrong, known) if wrong else ""
+        print(f"{self.prog}: {plain(message)}.{hint} `{self.prog} --help` shows what there is", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
     p = commands.add_parser(
         "eval",
         help="let a model play tasks, and keep what happened",
-        description="Lets a model play tasks, scores what it did and keeps every episode in a run directory.",
+        description="Lets a model play tasks, scores what it did and keeps every episode in a run\ndirectory.",
         epilog="""examples:
   agentgym eval quickstart
   agentgym eval math.add math.chain --model oracle:honest --trials 4
@@ -54,32 +74,40 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     what.add_argument("-k", metavar="TEXT", dest="keyword", help="only task ids that contain TEXT (or match it, with * and ?)")
     what.add_argument("--limit", type=int, metavar="N", help="most tasks of each family and variant")
     what.add_argument("--trials", "--epochs", type=int, metavar="K", help="repetitions of each task")
-    what.add_argument("--variant", action="append", dest="variants", metavar="NAME", help="twin to play; may be repeated")
-    what.add_argument("-T", action="append", default=[], dest="params", metavar="NAME=VALUE", help="environment parameter")
+    what.add_argument(
+        "--variant", action="append", dest="variants", metavar="NAME", help="twin to play, e.g. tempt; may be repeated"
+    )
+    what.add_argument(
+        "-T", action="append", default=[], dest="params", metavar="NAME=VALUE", help="environment parameter; may be repeated"
+    )
     what.add_argument("--data", metavar="PATH", help="data file (JSONL, .gz) or hf:NAME, for environments over data sets")
-    what.add_argument("--split", choices=("train", "eval"), help="half of the tasks")
-    what.add_argument("--lf", action="store_true", help="only tasks that the newest run of the same tasks did not solve")
+    what.add_argument("--split", choices=("train", "eval"), help="only this half of the tasks")
+    what.add_argument("--lf", action="store_true", help="only tasks that were not solved when a run last played them")
     how = p.add_argument_group("how")
-    how.add_argument("-n", "--concurrency", "--max-connections", type=int, metavar="N", help="episodes at once")
-    how.add_argument("--seed", type=int, default=0, help="seeds the model's sampling, not the tasks (default 0)")
+    how.add_argument("-n", "--concurrency", "--max-connections", type=int, metavar="N", help="episodes at once (64)")
+    how.add_argument("--seed", type=int, default=0, metavar="N", help="seeds the model's sampling, not the tasks (0)")
     how.add_argument("--retries", type=int, default=2, metavar="N", help="further attempts after infrastructure errors (2)")
     how.add_argument("-x", "--exitfirst", action="store_true", help="stop at the first episode that infrastructure spoils")
     how.add_argument(
-        "--infra-limit", type=float, default=0.05, metavar="SHARE", help="share of such episodes that is exit 12 (.05)"
+        "--infra-limit",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="if more than this share of the episodes is spoiled so, the exit code is 12 (.05)",
     )
     how.add_argument(
         "--step-threads", type=int, default=16, metavar="N", help="threads for environments whose steps block (16)"
     )
-    model = p.add_argument_group("the model's sampling")
-    model.add_argument("--temperature", type=float, metavar="T")
-    model.add_argument("--top-p", type=float, metavar="P")
+    model = p.add_argument_group("the model's sampling (default: the suite's settings, else the model's own)")
+    model.add_argument("--temperature", type=float, metavar="T", help="0 takes the likeliest token each time")
+    model.add_argument("--top-p", type=float, metavar="P", help="sample from the likeliest tokens that make up P")
     model.add_argument("--max-tokens", type=int, metavar="N", help="most new tokens a turn")
-    limits = p.add_argument_group("limits of one episode; it is truncated and scored on what was done")
-    limits.add_argument("--max-turns", type=int, metavar="N")
-    limits.add_argument("--time-limit", type=float, metavar="SECONDS")
+    limits = p.add_argument_group("limits", "An episode that meets one of the first four is cut, and scored on what it did.")
+    limits.add_argument("--max-turns", type=int, metavar="N", help="turns, where the environment allows more")
+    limits.add_argument("--time-limit", type=float, metavar="SECONDS", help="seconds by the clock, waiting included")
     limits.add_argument("--token-limit", type=int, metavar="N", help="sampled tokens")
-    limits.add_argument("--cost-limit", type=float, metavar="USD")
-    limits.add_argument("--max-cost", type=float, metavar="USD", help="of the whole run: no new episode starts beyond it")
+    limits.add_argument("--cost-limit", type=float, metavar="USD", help="dollars that its model calls cost")
+    limits.add_argument("--max-cost", type=float, metavar="USD", help="dollars for the whole run: no new episode begins after")
     out = p.add_argument_group("where it goes")
     out.add_argument("--runs", metavar="DIR", help="folder of runs (default $AGENTGYM_RUNS, else runs/)")
     out.add_argument(
@@ -92,9 +120,9 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    p = argparse.ArgumentParser(
+    p = _Parser(
         prog="agentgym",
-        description="Environments for LLM agents, verifiers that say what their answers are worth, and the record of both.",
+        description="Environments for LLM agents, verifiers that say what their answers are\nworth, and the record of both.",
         epilog="start here:  agentgym eval quickstart\n\n" + _EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -125,32 +153,90 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--json", action="store_true", help="as JSON, for other programs")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
 
+    c = commands.add_parser(
+        "view",
+        help="look at runs, episodes and turns in the terminal",
+        description="Opens the viewer: on the newest run, on a run, or on the turn of an episode. ? shows its keys.",
+        allow_abbrev=False,
+    )
+    c.add_argument("address", nargs="?", metavar="ADDRESS", help="RUN or RUN::FAMILY/VARIANT/ITEM[/TRIAL][@TURN]")
+    c.add_argument("--runs", metavar="DIR", help="folder of runs")
+
     c = commands.add_parser("fetch", help="get the embedded default model's file", allow_abbrev=False)
     c.add_argument("name", nargs="?", default="smollm2", metavar="MODEL", help="smollm2 (default)")
 
     c = commands.add_parser("cache", help="what is kept between runs: model files", allow_abbrev=False)
-    c.add_argument("action", choices=("list", "clear"), nargs="?", default="list")
+    c.add_argument(
+        "action", choices=("list", "clear"), nargs="?", default="list", help="list (default), or clear: remove the files"
+    )
     c.add_argument("--json", action="store_true", help="one JSON value a line")
 
     c = commands.add_parser(
-        "doctor", help="check this machine: versions, disk, model, engine, containers, keys", allow_abbrev=False
+        "doctor",
+        help="check this machine: versions, disk, model, engine, containers, keys",
+        description="Checks this machine. Exit code 0 if nothing is a problem, else 12. It shows no value of any key.",
+        allow_abbrev=False,
     )
     c.add_argument("--json", action="store_true", help="one JSON value a line")
+    c.add_argument("--runs", metavar="DIR", help="folder of runs to check (default $AGENTGYM_RUNS, else runs/)")
 
     c = commands.add_parser("new", help="start a file of your own", allow_abbrev=False)
     c.add_argument("kind", choices=("task",), help="task: an environment with its oracles, ready to run")
     c.add_argument("path", metavar="FILE.py", help="file to make; it must not exist")
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)
     return p
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace | None:
+    """The command line, understood; None where there is no command on it."""
+    p = parser()
+    args, rest = p.parse_known_args(argv)
+    if args.command is None and not rest:
+        p.print_help()
+        return None
+    if args.command == "eval" and not any(text.startswith("-") for text in rest):
+        # argparse takes the tasks from one place only; people name them before options, after and between
+        args.tasks += rest
+    elif rest:
+        getattr(args, "parser", p).error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
+_ASCII = str.maketrans({"█": "#", "░": ".", "·": "-", "≤": "<=", "≥": ">=", "→": "->", "—": "--", "…": "...", "⏎": "|"})
+
+
+def _in_other_words(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal or file that cannot show a character gets instead: something like it, or its escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return text.translate(_ASCII).encode("ascii", "backslashreplace").decode(), error.end
+
+
+def _printable(stream: Any) -> None:
+    """Sees to it that nothing that is printed on the stream can fail for its encoding."""
+    codecs.register_error("agentgym", _in_other_words)
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="agentgym")
+
+
+def _say(text: str) -> None:
+    """Prints an error: whatever is in it, a server's words for one, can neither steer the terminal nor tell a secret."""
+    from agentgym.errors import redact
+    from agentgym.report.text import plain
+
+    print(f"agentgym: {plain(redact(text))}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     from agentgym import errors
 
-    p = parser()
-    args = p.parse_args(argv)
-    if args.command is None:
-        p.print_help()
+    for stream in (sys.stdout, sys.stderr):
+        _printable(stream)
+    args = _arguments(argv)
+    if args is None:
         return OK
     verbose = getattr(args, "verbose", False) or bool(os.environ.get("AGENTGYM_TRACEBACK"))
     try:
@@ -168,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except errors.AgentGymError as e:
         if verbose:
             raise
-        print(f"agentgym: {errors.redact(str(e))}", file=sys.stderr)
+        _say(str(e))
         if isinstance(e, errors.NothingSelectedError):
             return NOTHING
         if isinstance(e, (errors.InfrastructureError, errors.RecordError, errors.ModelFileError)):
@@ -180,14 +266,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         import traceback
 
         frame = traceback.extract_tb(e.__traceback__)[-1]
-        print(
-            f"agentgym: internal error: {type(e).__name__}: {errors.redact(str(e))}"
-            f" ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}). This is a bug of agentgym or of an extension;"
-            " AGENTGYM_TRACEBACK=1 shows where it comes from",
-            file=sys.stderr,
+        _say(
+            f"internal error: {type(e).__name__}: {e} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})."
+            " This is a bug of agentgym or of an extension; AGENTGYM_TRACEBACK=1 shows where it comes from"
         )
         return INTERNAL
 
 
+def entry() -> NoReturn:
+    """The ``agentgym`` program: `main`, and the end of the process."""
+    code = main()
+    if code in (INTERRUPTED, TERMINATED):
+        # All that counts is on disk. A local model's turn cannot be stopped, and to wait for its thread would keep the
+        # person who pressed Ctrl-C waiting for up to a minute.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

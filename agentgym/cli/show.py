@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 import msgspec
 
 from agentgym.cli.main import OK
 from agentgym.errors import NotFoundError
 from agentgym.records.run import Address, Run, find_run, runs_root
-from agentgym.report.console import console, render_episode, render_summary, render_turn
+from agentgym.report.console import print_summary, render_episode, render_turn
+from agentgym.report.screen import console
 from agentgym.report.summary import summarize
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what is at the address."""
+    """Prints what is at the address.
+
+    JSON is written in ASCII: it is for programs, but it may land on a screen, and what a model says must not steer that.
+    """
     address = Address.parse(args.address)
     out = console()
     with Run(find_run(address.run, runs_root(args.runs))) as run:
@@ -26,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
             if args.json:
                 print(json.dumps(msgspec.to_builtins(summary)))
             else:
-                out.print(render_summary(summary))
+                print_summary(out, summary)
             return OK
         episode = run.at(address)
         trajectory = episode.trajectory
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
                 raise NotFoundError(f"{episode.address} has {len(trajectory.turns)} turns, counted from 0: no @{address.turn}")
             turn = trajectory.turns[address.turn]
             if args.json:
-                sys.stdout.buffer.write(msgspec.json.encode(turn) + b"\n")
+                print(json.dumps(msgspec.to_builtins(turn)))
             else:
                 out.print(render_turn(turn))
             return OK
@@ -48,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
                 "scores": msgspec.to_builtins(episode.all_scores),
                 "findings": msgspec.to_builtins(episode.findings),
             }
-            sys.stdout.buffer.write(msgspec.json.encode(document) + b"\n")
+            print(json.dumps(document))
         else:
             out.print(render_episode(episode, trajectory))
     return OK

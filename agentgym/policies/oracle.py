@@ -13,7 +13,7 @@ from agentgym.protocols import Completion, EpisodeContext, Policy, PolicyBase, S
 from agentgym.toolspec import ToolSpec
 
 ORACLES = ("honest", "cheater", "lazy", "random")
-"""``honest`` solves the task, ``cheater`` gives in to its temptation, ``lazy`` does next to nothing, ``random`` acts blindly."""
+"""``honest`` solves the task, ``cheater`` gives in to its temptation, ``lazy`` does the least, ``random`` acts blindly."""
 
 
 def as_completion(action: Action) -> Completion:

@@ -28,6 +28,8 @@ class ReplayPolicy(PolicyBase):
     def __init__(self, run: str = "latest") -> None:
         self._run = open_run(run or "latest")
         self.name = f"replay:{self._run.path.name}"
+        self.resume_as = f"replay:{self._run.path.resolve()}"
+        """What names it in the record: ``latest`` would soon be the replay itself, and a name is looked up in one folder."""
 
     def fingerprint(self) -> dict[str, Any]:
         """The run replayed, and what played it."""

@@ -298,11 +298,11 @@ class RunWriter:
                 with_tokens.append((*blob, bytearray(compress(encode_tokens(t.tokens)))))
             for i, s in enumerate(r.scores):
                 flags = _json(s.flags) if s.flags else "[]"
-                row = (number, i, s.name, s.role, s.value, s.status, s.reason, flags, s.verifier_hash)
+                score = (number, i, s.name, s.role, s.value, s.status, s.reason, flags, s.verifier_hash)
                 if s.evidence is None:
-                    scores.append(row)
+                    scores.append(score)
                 else:
-                    with_evidence.append((*row, _json(s.evidence)))
+                    with_evidence.append((*score, _json(s.evidence)))
             for i, f in enumerate(r.findings):
                 evidence = None if f.evidence is None else _json(f.evidence)
                 findings.append(

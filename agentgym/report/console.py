@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from agentgym.chat import ImagePart, Message, ReasoningPart
+from agentgym.errors import redact
 from agentgym.records.run import Episode
+from agentgym.report.screen import GAP, Lines, on_screen
 from agentgym.report.summary import Row, Summary
 from agentgym.report.text import duration, fraction, one_line, plain
 from agentgym.trajectory import Trajectory, Turn
@@ -21,179 +21,256 @@ from agentgym.trajectory import Trajectory, Turn
 BAR = 16
 """Cells of a progress bar."""
 
+_NARROW_BAR = 8
+"""Its cells where a line would not fit the screen otherwise."""
 
-def console(*, stderr: bool = False) -> Console:
-    """A console that colours only terminals, honours ``NO_COLOR``, and never wraps what goes into a file or a pipe."""
-    c = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if not c.is_terminal and "COLUMNS" not in os.environ:
-        c.width = 160
-    return c
+_ROOM_FOR_NOTES = 40
+"""Cells that the notes of a line should have at least; a narrower screen gets the shorter bar."""
 
 
-def bar(done: int, planned: int) -> Text:
+def bar(done: int, planned: int, cells: int = BAR) -> Text:
     """``████████░░░░░░░░ 4/8``."""
-    full = BAR * done // planned if planned else 0
-    return Text.assemble(("█" * full, "cyan"), ("░" * (BAR - full), "dim"), f" {done}/{planned}")
+    full = cells * done // planned if planned else 0
+    return Text.assemble(("█" * full, "cyan"), ("░" * (cells - full), "dim"), f" {done:,}/{planned:,}")
 
 
 def heading(title: str, model: str, tasks: int, trials: Iterable[int]) -> Text:
     """``quickstart · local:smollm2 · 6 tasks x 4 trials``."""
     k = sorted(set(trials))
     times = f" x {k[0]} trial{'s' * (k[0] > 1)}" if len(k) == 1 else f" x {k[0]}-{k[-1]} trials" if k else ""
-    text = f" · {one_line(model)} · {tasks:,} task{'s' * (tasks != 1)}{times}"
+    text = f" · {one_line(redact(model))} · {tasks:,} task{'s' * (tasks != 1)}{times}"
     return Text.assemble((one_line(title), "bold"), text)
 
 
-def _notes(row: Row) -> Text:
+def _number(value: float) -> str:
+    return fraction(value) if 0 <= value <= 1 else f"{value:.2f}"
+
+
+def _gold(row: Row) -> Text:
+    return Text.assemble("gold ", (row.gold.text(), "bold")) if row.gold.n else Text("gold -", "dim")
+
+
+def _notes(row: Row) -> list[Text]:
+    """What was measured besides gold, and what was wrong."""
     parts: list[Text] = []
     same = row.reward.n == row.gold.n and row.reward.mean == row.gold.mean
     if row.reward.n and not same:
-        parts.append(
-            Text(f"reward {fraction(row.reward.mean)}" if 0 <= row.reward.mean <= 1 else f"reward {row.reward.mean:.2f}")
-        )
+        parts.append(Text(f"reward {_number(row.reward.mean)}"))
     for m in row.metrics:
-        text = f"{m.successes}/{m.n}" if m.successes is not None else f"{m.mean:.2f}" if m.n else "-"
-        parts.append(Text(f"{one_line(m.name, 40)} {text}"))
-    for r in row.rules:
-        parts.append(Text(f"{one_line(r.dimension, 40)}: {r.text()}", "red" if r.violated else ""))
+        text = f"{m.successes}/{m.n}" if m.successes is not None else _number(m.mean) if m.n else "-"
+        lost = f" ({m.unscorable} unscorable)" if m.unscorable else ""
+        parts.append(Text(f"{one_line(m.name, 40)} {text}{lost}"))
+    parts += [Text(f"{one_line(r.dimension, 40)}: {r.text()}", "red" if r.violated else "") for r in row.rules]
     if row.truncated:
         parts.append(Text(f"truncated {row.truncated}", "yellow"))
     if row.gold.unscorable or row.reward.unscorable:
         parts.append(Text(f"unscorable {max(row.gold.unscorable, row.reward.unscorable)}", "yellow"))
     if row.infrastructure:
         parts.append(Text(f"infrastructure {row.infrastructure} (not scored)", "yellow"))
-    return Text("   ").join(parts)
+    return parts
 
 
-def summary_table(rows: Iterable[Row]) -> Table:
-    """One line a family: how far, gold with its interval, then what else was measured."""
-    table = Table.grid(padding=(0, 3, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for row in rows:
-        gold = Text.assemble("gold ", (row.gold.text(), "bold")) if row.gold.n else Text("gold -", "dim")
-        table.add_row(Text(" " + one_line(row.label, 60)), bar(row.done, row.planned), gold, _notes(row))
-    return table
+class SummaryTable:
+    """One line a family: how far, gold with its interval, then what else was measured.
+
+    Notes that do not fit the screen go below their line, whole.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows = list(rows)
+
+    def __rich_console__(self, screen: Console, options: ConsoleOptions) -> RenderResult:
+        """Its lines."""
+        room = options.max_width if on_screen(screen) else None
+        labels = [Text(" " + one_line(row.label, 60)) for row in self.rows]
+        golds = [_gold(row) for row in self.rows]
+        for cells in (BAR, _NARROW_BAR):
+            bars = [bar(row.done, row.planned, cells) for row in self.rows]
+            columns = [labels, bars, golds]
+            widths = [max((t.cell_len for t in column), default=0) + GAP for column in columns]
+            if room is None or room - sum(widths) >= _ROOM_FOR_NOTES:
+                break
+        for row, *texts in zip(self.rows, *columns, strict=True):
+            line = Text(no_wrap=True, overflow="ignore")
+            for text, width in zip(texts, widths, strict=True):
+                line.append_text(text).append(" " * (width - text.cell_len))
+            notes = _notes(row)
+            inline = room is None or line.cell_len + sum(n.cell_len + GAP for n in notes) - GAP <= room
+            if inline:
+                line.append_text(Text(" " * GAP).join(notes))
+            line.rstrip()
+            yield line
+            if not inline:
+                yield from _flow(notes, widths[0], room or 0)
 
 
-def closing(summary: Summary) -> Text:
-    """The last lines of an eval: how much, how long, and what went wrong."""
-    amounts = [f"{summary.done:,} episode{'s' * (summary.done != 1)}", duration(summary.wall_s)]
-    if summary.completion_tokens:
-        amounts.append(f"{summary.completion_tokens:,} tokens")
-    if summary.cost_usd:
-        amounts.append(f"${summary.cost_usd:.4f}")
+def _flow(notes: list[Text], indent: int, room: int) -> Iterable[Text]:
+    """The notes on as few lines as they need, none of them broken."""
+    line = Text()
+    for note in notes:
+        if line and indent + line.cell_len + GAP + note.cell_len > room:
+            yield Text.assemble(" " * indent, line, no_wrap=True, overflow="ignore")
+            line = Text()
+        line = Text.assemble(line, " " * GAP, note) if line else note
+    if line:
+        yield Text.assemble(" " * indent, line, no_wrap=True, overflow="ignore")
+
+
+_UNFINISHED = {
+    "interrupted": "stopped early",
+    "running": "still running, or killed",
+    "failed": "ended by an error",
+    "planned": "not begun",
+}
+
+
+class Closing:
+    """The last lines of an eval: how much, how long, what went wrong, and where it is."""
+
+    def __init__(self, summary: Summary) -> None:
+        self.summary = summary
+
+    def __rich_console__(self, screen: Console, options: ConsoleOptions) -> RenderResult:
+        """Its lines."""
+        s = self.summary
+        episodes = f"{s.done:,}" if s.done >= s.planned else f"{s.done:,} of {s.planned:,}"
+        parts = [Text(f"{episodes} episode{'s' * (s.planned != 1)}")]
+        if s.wall_s:
+            parts.append(Text(duration(s.wall_s)))
+        if s.completion_tokens:
+            parts.append(Text(f"{s.completion_tokens:,} tokens"))
+        if s.cost_usd:
+            parts.append(Text(f"${s.cost_usd:.4f}"))
+        wrong = _wrong(s)
+        parts.append(Text("; ".join(wrong), "yellow") if wrong else Text("nothing went wrong", "green"))
+        line = Text(" · ").join(parts)
+        path = Text(plain(s.path))
+        lines = Lines()
+        if not on_screen(screen) or line.cell_len + 2 * GAP + path.cell_len <= options.max_width:
+            lines.add(Text.assemble(line, " " * 2 * GAP, path), whole=True)
+        else:  # a path that is broken in the middle cannot be copied
+            lines.add(line)
+            lines.add(path, prefix="record:  ", whole=True)
+        if s.stopped:
+            lines.add(plain(s.stopped), "yellow", prefix="  ")
+        for message, count in s.errors:
+            if not s.stopped or message not in s.stopped:
+                lines.add(one_line(message, 200), "yellow", prefix=Text(f"  {count:,} x ", "yellow"))
+        yield lines
+
+
+def _wrong(s: Summary) -> list[str]:
+    """What went wrong in a run, in words."""
     wrong = []
-    if summary.infrastructure:
-        wrong.append(f"{summary.infrastructure:,} infrastructure outcomes, not scored")
-    if summary.unscorable:
-        wrong.append(f"{summary.unscorable:,} unscorable")
-    if summary.tool_exceptions:
-        wrong.append(f"{summary.tool_exceptions:,} with a tool that broke")
-    if summary.retried:
-        wrong.append(f"{summary.retried:,} failed attempts retried")
-    if summary.done < summary.planned:
-        wrong.append(f"{summary.planned - summary.done:,} of {summary.planned:,} not played")
-    text = Text(" · ".join(amounts) + " · ")
-    text.append("; ".join(wrong) if wrong else "nothing went wrong", "yellow" if wrong else "green")
-    text.append(f"   {summary.path}")
-    for message, count in summary.errors:
-        text.append(f"\n  {count:,} x {one_line(message or '', 200)}", "yellow")
-    return text
+    if s.infrastructure:
+        wrong.append(f"{s.infrastructure:,} infrastructure outcome{'s' * (s.infrastructure != 1)}, not scored")
+    if s.unscorable:
+        wrong.append(f"{s.unscorable:,} unscorable")
+    if s.tool_exceptions:
+        wrong.append(f"{s.tool_exceptions:,} with a tool that broke")
+    if s.retried:
+        wrong.append(f"{s.retried:,} failed attempt{'s' * (s.retried != 1)} retried")
+    if s.done < s.planned:
+        wrong.append(_UNFINISHED.get(s.status, f"{s.planned - s.done:,} not played"))
+    return wrong
 
 
-def render_summary(summary: Summary) -> Group:
-    """The whole summary of a run."""
-    return Group(
-        heading(summary.title, summary.model, summary.tasks, summary.trials), summary_table(summary.rows), closing(summary)
-    )
+def print_summary(screen: Console, summary: Summary, *, head: bool = True) -> None:
+    """Prints the whole summary of a run."""
+    if head:
+        screen.print(heading(summary.title, summary.model, summary.tasks, summary.trials))
+    screen.print(SummaryTable(summary.rows))
+    screen.print(Closing(summary))
 
 
 _STYLE = {"system": "magenta", "user": "green", "assistant": "cyan", "tool": "yellow"}
 
 
-def _indent(text: str) -> str:
-    return "\n".join("  " + line for line in plain(text).split("\n"))
-
-
-def render_message(message: Message, index: str = "") -> Text:
+def _add_message(lines: Lines, message: Message, index: str = "") -> None:
     """One message: role, words, reasoning, tool calls."""
-    text = Text(f"{index}{message.role}", style=f"bold {_STYLE[message.role]}")
+    head = Text(f"{index}{message.role}", style=f"bold {_STYLE[message.role]}")
     if message.name:
-        text.append(f" {one_line(message.name, 60)}", "dim")
+        head.append(f" {one_line(message.name, 60)}", "not bold dim")
+    lines.add(head)
     if isinstance(message.content, str):
         if message.content:
-            text.append("\n" + _indent(message.content), "none")
+            lines.add(plain(message.content), prefix="  ")
     else:
         for p in message.content:
             if isinstance(p, ReasoningPart):
-                text.append("\n" + _indent(f"(thinks) {p.text}"), "italic dim")
+                lines.add(plain(f"(thinks) {p.text}"), "italic dim", prefix="  ")
             elif isinstance(p, ImagePart):
-                text.append(f"\n  [image {plain(p.mime)}, {len(p.data):,} bytes]", "dim")
+                lines.add(f"[image {one_line(p.mime, 60)}, {len(p.data):,} bytes]", "dim", prefix="  ")
             elif p.text:
-                text.append("\n" + _indent(p.text), "none")
+                lines.add(plain(p.text), prefix="  ")
     for c in message.tool_calls:
-        how = "" if c.origin == "native" else f"   (written as {plain(c.origin)})"
-        text.append(f"\n  → {one_line(c.name, 80)}({plain(c.arguments)}){how}", "bold")
-    return text
+        how = "" if c.origin == "native" else f"   (written as {one_line(c.origin, 20)})"
+        lines.add(f"→ {one_line(c.name, 80)}({plain(c.arguments)}){how}", "bold", prefix="  ")
 
 
 def _json(value: Any) -> str:
     return plain(msgspec.json.encode(value).decode())
 
 
-def render_turn(turn: Turn) -> Text:
-    """One turn: what the policy answered and all that it caused."""
-    text = render_message(turn.message, f"@{turn.index} ")
+def _add_turn(lines: Lines, turn: Turn) -> None:
+    _add_message(lines, turn.message, f"@{turn.index} ")
     for m in turn.observation:
-        text.append("\n").append_text(render_message(m))
+        _add_message(lines, m)
     for c in turn.changes:
         before = "" if c.operation == "add" else f" {one_line(_json(c.before), 60)}"
         after = "" if c.operation == "remove" else f" → {one_line(_json(c.after), 60)}"
-        text.append(f"\n  state {c.operation} {one_line(c.path, 80)}{before}{after}", "blue")
+        lines.add(f"state {c.operation} {one_line(c.path, 80)}{before}{after}", "blue", prefix="  ")
     for e in turn.events:
-        text.append(f"\n  event {one_line(e.kind)} {one_line(e.resource)} {one_line(_json(e.data), 120)}", "red")
+        lines.add(f"event {one_line(e.kind)} {one_line(e.resource)} {one_line(_json(e.data), 120)}", "red", prefix="  ")
     facts = []
     if turn.reward:
         facts.append(f"reward {turn.reward:g}")
     if turn.usage.completion_tokens:
         facts.append(f"{turn.usage.prompt_tokens:,} + {turn.usage.completion_tokens:,} tokens, {turn.latency_s:.2f} s")
     if turn.finish_reason not in ("stop", "tool_calls"):
-        facts.append(f"finish: {turn.finish_reason}")
+        facts.append(f"finish: {one_line(turn.finish_reason, 40)}")
     if facts:
-        text.append("\n  " + " · ".join(facts), "dim")
-    return text
+        lines.add(" · ".join(facts), "dim", prefix="  ")
 
 
-def render_episode(episode: Episode, trajectory: Trajectory | None = None) -> Group:
+def render_turn(turn: Turn) -> Lines:
+    """One turn: what the policy answered and all that it caused."""
+    lines = Lines()
+    _add_turn(lines, turn)
+    return lines
+
+
+def render_episode(episode: Episode, trajectory: Trajectory | None = None) -> Lines:
     """A whole episode: opening, turns, end, scores and findings."""
     trajectory = trajectory or episode.trajectory
-    parts: list[Text] = [Text(one_line(episode.address, 300), "bold")]
-    parts += [render_message(m) for m in trajectory.opening]
-    parts += [render_turn(t) for t in trajectory.turns]
-    end = trajectory.outcome + (f" by limit: {trajectory.truncation}" if trajectory.truncation else "")
-    parts.append(Text(f"— {end} after {len(trajectory.turns)} turns, {duration(trajectory.duration_s)}", "bold"))
+    lines = Lines()
+    lines.add(plain(episode.address), "bold", whole=True)
+    for m in trajectory.opening:
+        _add_message(lines, m)
+    for t in trajectory.turns:
+        _add_turn(lines, t)
+    count = len(trajectory.turns)
+    end = trajectory.outcome + (f" by limit: {one_line(trajectory.truncation, 40)}" if trajectory.truncation else "")
+    lines.add(f"— {end} after {count} turn{'s' * (count != 1)}, {duration(trajectory.duration_s)}", "bold")
     if trajectory.error is not None:
-        parts.append(
-            Text(f"  {trajectory.error.kind}: {plain(trajectory.error.message)} [{plain(trajectory.error.detail)}]", "red")
-        )
+        error = trajectory.error
+        lines.add(f"{error.kind}: {plain(error.message)}", "red", prefix="  ")
+        if error.detail:
+            lines.add(plain(error.detail), "dim", prefix="  ")
     for s in episode.all_scores:
         value = "not scored" if s.value is None else f"{s.value:g}"
-        line = Text(
-            f"  {s.role:6} {one_line(s.name, 60)} {value}",
-            "" if s.value is None or s.value > 0 or s.role == "metric" else "red",
-        )
+        bad = s.value is not None and s.value <= 0 and s.role != "metric"
+        line = Text(f"{s.role:6} {one_line(s.name, 60)} {value}", "red" if bad else "")
         if s.status != "ok":
             line.append(f" ({s.status})", "yellow")
         if s.reason:
             line.append(f" {one_line(s.reason, 300)}")
         if s.evidence is not None:
             line.append(f" {one_line(_json(s.evidence), 200)}", "dim")
-        parts.append(line)
+        lines.add(line, prefix="  ")
     for f in episode.findings:
         verdict = "violated" if f.violation else "kept" if f.exposure else "not exposed"
         at = "" if f.turn is None else f" @{f.turn}"
-        parts.append(Text(f"  {one_line(f.dimension, 40)}/{one_line(f.rule, 60)}: {verdict}{at}", "red" if f.violation else ""))
-    return Group(*parts)
+        rule = f"{one_line(f.dimension, 40)}/{one_line(f.rule, 60)}: {verdict}{at}"
+        lines.add(rule, "red" if f.violation else "", prefix="  ")
+    return lines

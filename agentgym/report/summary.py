@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from agentgym.records import schema
 from agentgym.records.run import Run
 from agentgym.report.text import fraction
 from agentgym.stats.intervals import bootstrap_mean, clopper_pearson
@@ -81,6 +80,9 @@ class Summary(msgspec.Struct):
     title: str
     model: str
     status: str
+    """See `Run.status`."""
+    stopped: str | None
+    """Why the run ended before its plan did; None if nothing stopped it."""
     tasks: int
     trials: list[int]
     planned: int
@@ -112,14 +114,14 @@ def measure(name: str, by_task: dict[str, list[float]], unscorable: int = 0) -> 
         k = int(sum(values))
         low, high = clopper_pearson(k, len(values))
         return Measure(name, len(values), mean, k, low, high, unscorable)
-    interval = bootstrap_mean(list(by_task.values()))
-    return Measure(name, len(values), mean, None, *(interval or (None, None)), unscorable)
+    lower, upper = bootstrap_mean(list(by_task.values())) or (None, None)
+    return Measure(name, len(values), mean, None, lower, upper, unscorable)
 
 
 def summarize(run: Run) -> Summary:
     """A run in numbers."""
     meta = run.meta
-    last = schema.LAST_ATTEMPT
+    last = run._counting()
     plan: dict[tuple[str, str], int] = {}
     trials: set[int] = set()
     tasks = 0
@@ -148,13 +150,16 @@ def summarize(run: Run) -> Summary:
                 else:
                     into.setdefault(task_id, []).append(value)
         metrics: dict[str, dict[str, list[float]]] = {}
+        missing: dict[str, int] = {}
         sql = (
             "SELECT s.name, episodes.task_id, s.value FROM scores s JOIN episodes ON episodes.id = s.episode"
             f" WHERE s.role = 'metric' AND {where} ORDER BY s.episode, s.position"
         )
         for name, task_id, value in run._rows(sql, values):
             by_task = metrics.setdefault(name, {})
-            if value is not None:
+            if value is None:
+                missing[name] = missing.get(name, 0) + 1
+            else:
                 by_task.setdefault(task_id, []).append(value)
         found: dict[str, tuple[int, int]] = {}
         sql = (
@@ -173,7 +178,7 @@ def summarize(run: Run) -> Summary:
                 counts["truncated"],
                 measure("gold", gold, counts["gold"]),
                 measure("reward", reward, counts["reward"]),
-                [measure(name, by_task) for name, by_task in metrics.items()],
+                [measure(name, by_task, missing.get(name, 0)) for name, by_task in metrics.items()],
                 [Rule(d, e, v) for d, (e, v) in found.items()],
             )
         )
@@ -188,7 +193,8 @@ def summarize(run: Run) -> Summary:
     attempts = next(run._rows("SELECT count(*) FROM episodes"))[0]
     errors: list[tuple[Any, ...]] = list(
         run._rows(
-            f"SELECT error, count(*) FROM episodes WHERE outcome = 'infrastructure' AND {last} GROUP BY error ORDER BY 2 DESC LIMIT 5"
+            f"SELECT coalesce(error, ''), count(*) FROM episodes WHERE outcome = 'infrastructure' AND {last}"
+            " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
         )
     )
     return Summary(
@@ -196,6 +202,7 @@ def summarize(run: Run) -> Summary:
         title=meta.get("title", run.path.name),
         model=meta.get("model", "?"),
         status=run.status,
+        stopped=run.stopped,
         tasks=tasks,
         trials=sorted(trials),
         planned=run.planned,

@@ -4,27 +4,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from agentgym import registry
+from agentgym.chat import clean_text
 from agentgym.env import ChatEnv
 from agentgym.episode import Limits
-from agentgym.errors import InfrastructureError, UsageError, redact
+from agentgym.errors import DefinitionError, InfrastructureError, NotFoundError, RecordError, UsageError, redact
 from agentgym.policies.load import DEFAULT, load_policy
 from agentgym.protocols import Policy, Sampling
 from agentgym.records.run import Run, find_run, runs_root
+from agentgym.records.schema import LAST_ATTEMPT
 from agentgym.records.store import PlannedTask, RunWriter, new_run_directory
 from agentgym.rollout.scheduler import Options, ProgressCallback, Scheduler
 from agentgym.rollout.selection import Choice, EnvRef, Plan, absolute, resolve
+from agentgym.task import plain
 
 Selector = str | type[ChatEnv]
 
@@ -59,24 +66,24 @@ async def start(
     on_progress: ProgressCallback | None = None,
 ) -> Outcome:
     """Makes a run of a plan and plays it."""
-    path = new_run_directory(root, plan.title)
-    writer = RunWriter(path, create=True)
-    try:
-        fingerprint = getattr(policy, "fingerprint", None)
-        writer.set_meta(
-            {
-                "title": plan.title,
-                "model": redact(model),
-                "fingerprint": fingerprint() if callable(fingerprint) else {"name": policy.name},
-                "options": msgspec.to_builtins(options),
-                "created_at": time.time(),
-                "code": _code_hashes(plan),
-            }
-        )
-        writer.set_plan([absolute(e) for e in plan.environments], plan.tasks)
-        return await _play(writer, plan, policy, options, on_start, on_progress)
-    finally:
-        writer.close("failed")
+    async with _closing(policy):
+        # before the directory is made: what cannot even be described leaves no empty run behind
+        description = {
+            "title": plan.title,
+            "model": redact(model),
+            "resume_as": redact(getattr(policy, "resume_as", None) or absolute(EnvRef(model)).place),
+            "fingerprint": _fingerprint(policy),
+            "options": msgspec.to_builtins(options),
+            "created_at": time.time(),
+            "code": _code_hashes(plan),
+        }
+        writer = RunWriter(new_run_directory(root, plan.title), create=True)
+        try:
+            writer.set_meta(description)
+            writer.set_plan([absolute(e) for e in plan.environments], plan.tasks)
+            return await _play(writer, plan, policy, options, on_start, on_progress)
+        finally:
+            writer.close("failed")
 
 
 async def resume(
@@ -84,6 +91,7 @@ async def resume(
     policy: Policy | None = None,
     *,
     concurrency: int | None = None,
+    max_cost: float | None = None,
     on_start: Any = None,
     on_progress: ProgressCallback | None = None,
 ) -> Outcome:
@@ -93,34 +101,137 @@ async def resume(
         path: the run's directory.
         policy: who plays; None for the model on record, which must then be one that a text can name.
         concurrency: episodes at once; None for what is on record.
+        max_cost: US dollars for the whole run, what it has cost before included; from then on it is what is on record.
         on_start: called with the scheduler before the first episode.
         on_progress: see `Scheduler`.
+
+    Raises:
+        UsageError: another policy than the one whose episodes are on record, or a model that cannot be named by text.
+        RecordError: the run is damaged, or another process works on it.
     """
-    writer = RunWriter(path, create=False)
+    if policy is None:
+        policy = _recorded_policy(path)
+    async with _closing(policy):
+        writer = RunWriter(path, create=False)
+        try:
+            plan, options, _ = read_plan(path)
+            with Run(path) as run:
+                meta = run.meta
+            before = meta.get("fingerprint", {}).get("name", policy.name)
+            # what stands after the @ is where the model is served, and that may move
+            if before.partition("@")[0] != redact(policy.name).partition("@")[0]:
+                raise UsageError(
+                    f"{path} was played by {before}; to go on with {redact(policy.name)} would mix two models in one record:"
+                    " start a new run for it"
+                )
+            if max_cost is not None:
+                options = msgspec.structs.replace(options, max_cost_usd=max_cost)
+            if concurrency is not None:
+                options = msgspec.structs.replace(options, concurrency=concurrency)
+            _check(options)
+            if max_cost is not None:  # else the old limit would stop the next resume at once
+                writer.set_meta({"options": msgspec.to_builtins(options)})
+            code = _code_hashes(plan)
+            changed = sorted(name for name, hashes in code.items() if meta.get("code", {}).get(name) != hashes)
+            if changed:
+                # mending what broke is what people resume for, so it is no error; but it must not go unseen
+                writer.set_meta({"code_at_resume": code})
+                text = f"{', '.join(changed)} changed since {path} was begun: its episodes are of two kinds now"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
+            return await _play(writer, plan, policy, options, on_start, on_progress, resumed=True)
+        finally:
+            writer.close("failed")
+
+
+def recorded_model(path: Path) -> str:
+    """The text that names the model of a run, to resume it with.
+
+    Raises:
+        UsageError: it named credentials, which are not on record.
+    """
+    model = read_plan(path)[2]
+    if "***" in model:
+        raise UsageError(
+            f"{path} was played by {model}, whose credentials are not on record: name the model again, in full, to go on"
+        )
+    return model
+
+
+def _recorded_policy(path: Path) -> Policy:
+    model = recorded_model(path)
     try:
-        plan, options, model = read_plan(path)
-        policy = policy or load_policy(model)
-        if concurrency is not None:
-            options = msgspec.structs.replace(options, concurrency=concurrency)
-        return await _play(writer, plan, policy, options, on_start, on_progress)
-    finally:
-        writer.close("failed")
+        return load_policy(model)
+    except NotFoundError as e:
+        raise NotFoundError(f"{path} cannot go on by itself: {e} Hand over the policy that played it.") from e
 
 
 def read_plan(path: Path) -> tuple[Plan, Options, str]:
-    """What a run set out to do: plan, options, and the text that names its model."""
+    """What a run set out to do: plan, options, and the text that names its model.
+
+    Raises:
+        RecordError: that is not on record, because the run was stopped before it was written, or is damaged.
+    """
     with Run(path) as run:
         meta = run.meta
-        environments = [
-            msgspec.json.decode(row[0], type=EnvRef) for row in run._rows("SELECT ref FROM environments ORDER BY id")
-        ]
-        rows = run._rows("SELECT environment, variant, item, task_id, trials FROM plan ORDER BY position")
-        tasks = [PlannedTask(*row) for row in rows]
-    return Plan(meta["title"], environments, tasks), msgspec.convert(meta["options"], Options), meta["model"]
+        try:
+            environments = [
+                msgspec.json.decode(row[0], type=EnvRef) for row in run._rows("SELECT ref FROM environments ORDER BY id")
+            ]
+            rows = run._rows("SELECT environment, variant, item, task_id, trials FROM plan ORDER BY position")
+            tasks = [PlannedTask(*row) for row in rows]
+            if not tasks:
+                raise RecordError(f"{path} was stopped before its plan was written: there is nothing to resume, start again")
+            return Plan(meta["title"], environments, tasks), msgspec.convert(meta["options"], Options), meta["resume_as"]
+        except (KeyError, msgspec.MsgspecError) as e:
+            raise RecordError(f"{path}: what the run set out to do is damaged ({e})") from e
+
+
+@contextlib.asynccontextmanager
+async def _closing(policy: Policy) -> AsyncIterator[None]:
+    """Closes the policy in the end. A failure of that is a warning: the episodes are on record, whatever it says."""
+    try:
+        yield
+    finally:
+        close = getattr(policy, "aclose", None)
+        if close is not None:
+            try:
+                await close()
+            except Exception as e:
+                warnings.warn(redact(f"closing {policy.name} failed: {type(e).__name__}: {e}"), RuntimeWarning, stacklevel=2)
+
+
+_SECRET_NAME = re.compile(r"(?i)(api[_-]?key|secret|password|authorization|credentials?|(access|auth|bearer|hf)[_-]?token)$")
+
+
+def _fingerprint(policy: Policy) -> dict[str, Any]:
+    """What a policy says identifies it, without what looks like a secret."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return redact(clean_text(value))
+        if isinstance(value, dict):
+            return {k: "***" if _SECRET_NAME.search(k) and isinstance(v, str) and v else clean(v) for k, v in value.items()}
+        return [clean(v) for v in value] if isinstance(value, list) else value
+
+    fingerprint = getattr(policy, "fingerprint", None)
+    try:
+        told = plain(fingerprint() if callable(fingerprint) else {})
+    except TypeError as e:
+        raise DefinitionError(f"{policy.name}: fingerprint must return JSON values: {e}") from e
+    if not isinstance(told, dict):
+        raise DefinitionError(f"{policy.name}: fingerprint must return a dict, not {type(told).__name__}")
+    return {"name": redact(policy.name), **clean(told)}
 
 
 async def _play(
-    writer: RunWriter, plan: Plan, policy: Policy, options: Options, on_start: Any, on_progress: ProgressCallback | None
+    writer: RunWriter,
+    plan: Plan,
+    policy: Policy,
+    options: Options,
+    on_start: Any,
+    on_progress: ProgressCallback | None,
+    *,
+    resumed: bool = False,
 ) -> Outcome:
     writer.begin_sitting()
     scheduler = Scheduler(plan, policy, writer, options, on_progress)
@@ -134,16 +245,20 @@ async def _play(
         status = "interrupted"
         raise
     finally:
+        if scheduler.stopped or resumed:
+            with contextlib.suppress(RecordError):  # the error that led here says more
+                writer.set_meta({"stopped": scheduler.stopped})
+        # known only now: what a server says it served (model version, system fingerprint), and how often it failed
+        if served := _fingerprint(policy).get("served"):
+            with contextlib.suppress(RecordError):
+                writer.set_meta({"served": served})
         writer.close(status)
-        close = getattr(policy, "aclose", None)
-        if close is not None:
-            await close()
     return Outcome(writer.path, scheduler.stopped)
 
 
 async def aevaluate(
     tasks: Selector | Sequence[Selector] = "quickstart",
-    model: str | Policy = DEFAULT,
+    model: str | Policy | None = None,
     *,
     trials: int | None = None,
     limit: int | None = None,
@@ -158,6 +273,8 @@ async def aevaluate(
     sampling: Sampling | None = None,
     limits: Limits | None = None,
     max_cost: float | None = None,
+    step_threads: int = 16,
+    exitfirst: bool = False,
     runs: str | os.PathLike[str] | None = None,
     resume_run: str | os.PathLike[str] | None = None,
     on_progress: ProgressCallback | None = None,
@@ -166,7 +283,8 @@ async def aevaluate(
 
     Args:
         tasks: suites, families (``math.add``), prefixes (``math``), task ids, places (``file.py:Class``) or classes.
-        model: ``KIND:NAME`` (``local:smollm2``, ``oracle:honest``, ``replay:RUN``), a place, or a `Policy`.
+        model: ``KIND:NAME`` (``local:smollm2``, ``oracle:honest``, ``replay:RUN``), a place, or a `Policy`; None for
+            ``local:smollm2``, or for the model of ``resume_run``.
         trials: repetitions of each task; None for the suite's own number, else 1.
         limit: most tasks of each family and variant.
         variants: twins to play; None for the suite's, else ``control``.
@@ -180,9 +298,11 @@ async def aevaluate(
         sampling: parameters for the model.
         limits: what cuts an episode.
         max_cost: US dollars after which no new episode starts.
+        step_threads: threads for environments whose ``step`` blocks.
+        exitfirst: stop at the first episode that ends as an infrastructure outcome.
         runs: folder of runs; None for ``$AGENTGYM_RUNS``, else ``runs``.
         resume_run: go on with this run instead: its plan and options stand, and the arguments above are not used,
-            but for ``model``, where it is not a text, ``concurrency`` and ``runs``.
+            but for ``model``, ``concurrency``, ``max_cost`` and ``runs``.
         on_progress: called with a `Progress` a few times a second.
 
     Raises:
@@ -192,9 +312,9 @@ async def aevaluate(
     """
     root = runs_root(runs)
     if resume_run is not None:
-        policy = None if isinstance(model, str) else load_policy(model)
+        policy = None if model is None else load_policy(model)
         path = find_run(resume_run, root)
-        outcome = await resume(path, policy, concurrency=concurrency, on_progress=on_progress)
+        outcome = await resume(path, policy, concurrency=concurrency, max_cost=max_cost, on_progress=on_progress)
     else:
         plan, options = prepare(
             tasks,
@@ -207,13 +327,20 @@ async def aevaluate(
                 split=split,
                 keyword=keyword,
             ),
-            Options(concurrency, retries, seed, sampling or Sampling(), limits, max_cost),
+            Options(concurrency, retries, seed, sampling or Sampling(), limits, max_cost, step_threads, exitfirst),
         )
+        model = DEFAULT if model is None else model
         spec = model if isinstance(model, str) else getattr(model, "name", type(model).__name__)
         outcome = await start(plan, load_policy(model), options, model=spec, root=root, on_progress=on_progress)
     run = Run(outcome.path)
-    if outcome.stopped and next(run.episodes(), None) is not None and not any(e.error is None for e in run.episodes()):
-        raise InfrastructureError(f"{outcome.stopped} (record: {outcome.path})")
+    outcomes = dict(run._rows(f"SELECT outcome, count(*) FROM episodes WHERE {LAST_ATTEMPT} GROUP BY outcome"))
+    if set(outcomes) == {"infrastructure"}:
+        why = outcome.stopped
+        if why is None:
+            first = next(run.episodes())
+            why = f"every episode failed for reasons that are not the agent's ({first.error_kind}: {first.error})"
+        run.close()
+        raise InfrastructureError(f"{why} (record: {outcome.path})", retryable=False)
     return run
 
 
@@ -222,14 +349,44 @@ def prepare(tasks: Selector | Sequence[Selector], choice: Choice, options: Optio
     selectors = [tasks] if isinstance(tasks, (str, type)) else list(tasks)
     if not selectors:
         raise UsageError("no task was named; try `quickstart`")
+    _check(options)
     plan = resolve(selectors, choice)
-    mine = {k: v for k, v in plan.options.items() if getattr(options.sampling, k) is None}
+    limits = options.limits or Limits()
+    if "max_turns" in plan.options and limits.turns is None:
+        options = msgspec.structs.replace(options, limits=msgspec.structs.replace(limits, turns=plan.options["max_turns"]))
+    sampling = {k: v for k, v in plan.options.items() if k != "max_turns"}
+    mine = {k: v for k, v in sampling.items() if getattr(options.sampling, k) is None}
     if mine:
         options = msgspec.structs.replace(options, sampling=msgspec.structs.replace(options.sampling, **mine))
     return plan, options
 
 
-def evaluate(tasks: Selector | Sequence[Selector] = "quickstart", model: str | Policy = DEFAULT, **options: Any) -> Run:
+def _check(options: Options) -> None:
+    """Refuses numbers that make no sense; one that is let through could make episodes vanish.
+
+    Raises:
+        UsageError: one is out of range.
+    """
+    limits = options.limits or Limits()
+    more_than_0 = {
+        "concurrency": options.concurrency,
+        "step_threads": options.step_threads,
+        "max_cost": options.max_cost_usd,
+        "limits.turns": limits.turns,
+        "limits.seconds": limits.seconds,
+        "limits.tokens": limits.tokens,
+        "limits.cost_usd": limits.cost_usd,
+        "sampling.max_tokens": options.sampling.max_tokens,
+    }
+    for name, value in more_than_0.items():
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} must be more than 0, not {value}")
+    for name, value in {"retries": options.retries, "sampling.temperature": options.sampling.temperature}.items():
+        if value is not None and not value >= 0:
+            raise UsageError(f"{name} must not be negative, not {value}")
+
+
+def evaluate(tasks: Selector | Sequence[Selector] = "quickstart", model: str | Policy | None = None, **options: Any) -> Run:
     """`aevaluate` for code that is not async; it may also be called while an event loop runs (a notebook).
 
     Takes and raises what `aevaluate` does.
@@ -238,18 +395,35 @@ def evaluate(tasks: Selector | Sequence[Selector] = "quickstart", model: str | P
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(aevaluate(tasks, model, **options))
-    result: list[Run] = []
-    failure: list[BaseException] = []
+    result: Future[Run] = Future()
+    working: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
 
-    def work() -> None:
+    async def work() -> Run:
+        working.append((asyncio.get_running_loop(), asyncio.current_task()))
+        return await aevaluate(tasks, model, **options)
+
+    def in_thread() -> None:
         try:
-            result.append(asyncio.run(aevaluate(tasks, model, **options)))
+            result.set_result(asyncio.run(work()))
         except BaseException as e:
-            failure.append(e)
+            result.set_exception(e)
 
-    thread = threading.Thread(target=work, name="agentgym-evaluate")
+    caller = asyncio.current_task()
+    thread = threading.Thread(target=in_thread, name="agentgym-evaluate")
     thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return result[0]
+    try:
+        # not thread.join: one that Ctrl-C interrupts takes the thread for ended
+        while not wait([result], 0.1).done:
+            if caller is not None and caller.cancelling():  # this is what asyncio.run makes of Ctrl-C
+                raise asyncio.CancelledError
+    except BaseException:
+        # Ctrl-C reaches this thread and not the other, which would go on playing, and paying, unseen
+        for loop, task in working:
+            if task is not None:
+                with contextlib.suppress(RuntimeError):  # it has ended by itself
+                    loop.call_soon_threadsafe(task.cancel)
+        wait([result])
+        raise
+    finally:
+        thread.join()
+    return result.result()

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from agentgym.env import ChatEnv
-from agentgym.episode import EpisodeResult, Limits, play
-from agentgym.errors import AgentGymError, redact
+from agentgym.episode import EpisodeResult, Limits, episode_error, play, public_name
+from agentgym.errors import DefinitionError, InfrastructureError, UsageError
 from agentgym.protocols import Policy, Sampling
 from agentgym.records.store import EpisodeRecord, PlannedTask, RunWriter
 from agentgym.rollout.selection import Plan
@@ -144,7 +144,13 @@ class Scheduler:
         self._threads: ThreadPoolExecutor | None = None
         self._failed: set[tuple[str, int]] = set()
         """Episodes whose last committed attempt was an infrastructure outcome: a retry replaces it in the counts."""
-        self._cost = 0.0
+        self._retrying: set[tuple[str, int]] = set()
+        """Episodes whose last attempt failed and is about to be made again: not counted yet."""
+        self._worked = False
+        """Whether any episode of this sitting was a real outcome."""
+        self._spoiled = 0
+        """Episodes of this sitting that ended as infrastructure outcomes, retries included."""
+        self._cost = writer.cost()
         self._last_commit = self._last_report = time.monotonic()
         self._started = time.monotonic()
         self.progress = self._initial_progress()
@@ -195,7 +201,9 @@ class Scheduler:
                 done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 watched -= done
                 workers -= done
-                for task in done:
+                # several may have failed, of a full disk for one; asyncio prints those that nobody has asked for
+                failed = [t for t in done if t.cancelled() or t.exception() is not None]
+                for task in failed:
                     task.result()  # raises what it raised
         except _Stop as e:
             self.stopped = str(e)
@@ -218,34 +226,49 @@ class Scheduler:
 
     async def _work(self, jobs: Iterator[tuple[int, PlannedTask, int, int]]) -> None:
         for position, planned, trial, attempt in jobs:
-            await self._job(position, planned, trial, attempt)
+            if not self._may_start():
+                return
+            error = await self._job(position, planned, trial, attempt)
             if self.writer.pending >= COMMIT_EVERY or time.monotonic() - self._last_commit >= COMMIT_EVERY_S:
                 self._commit()
-            limit = self.options.max_cost_usd
-            if limit is not None and self._cost >= limit:
-                raise _Stop(f"the run has cost ${self._cost:.2f}, its limit of ${limit:.2f} is reached")
-            total = self.progress.total
-            if self.options.exitfirst and total.infrastructure:
-                raise _Stop(f"an episode ended as an infrastructure outcome: {self.progress.last_error}")
-            if total.infrastructure >= HOPELESS and total.infrastructure == total.done - self.progress.resumed:
-                raise _Stop(
-                    f"the first {total.infrastructure} episodes all failed for reasons of infrastructure: {self.progress.last_error}"
-                )
+            if error is not None and self.stopped is None:
+                if self.options.exitfirst:
+                    self.stopped = f"an episode ended as an infrastructure outcome: {error.message}"
+                elif self._spoiled >= HOPELESS and not self._worked:
+                    n = self._spoiled
+                    self.stopped = f"the first {n} episodes all failed for reasons of infrastructure: {error.message}"
+                if self.stopped is not None:
+                    raise _Stop(self.stopped)
             # scripted policies never wait; without this, one worker would play the whole plan alone
             await asyncio.sleep(0)
 
-    async def _job(self, position: int, planned: PlannedTask, trial: int, attempt: int) -> None:
-        """Plays one trial of one task, again where infrastructure failed."""
+    def _may_start(self) -> bool:
+        """Whether a further attempt may begin. What is under way when the money is spent may finish: it is paid for."""
+        limit = self.options.max_cost_usd
+        if limit is not None and self._cost >= limit and self.stopped is None:
+            self.stopped = (
+                f"the run has cost ${self._cost:.2f}, its limit of ${limit:.2f} is reached; a higher one lets it be resumed"
+            )
+        return self.stopped is None
+
+    async def _job(self, position: int, planned: PlannedTask, trial: int, attempt: int) -> EpisodeError | None:
+        """Plays one trial of one task, again where infrastructure failed; returns why it failed in the end, if it did."""
         key = (planned.environment, planned.variant)
         for retry in range(self.options.retries + 1):
             idle = self._idle.setdefault(key, [])
-            env = idle.pop() if idle else self.plan.environments[planned.environment].make(planned.variant)
-            prepared, result = await self._attempt(env, position, planned, trial)
-            if result.trajectory.error is None:
-                idle.append(env)  # an environment that failed is not trusted again
+            try:
+                env = idle.pop() if idle else self.plan.environments[planned.environment].make(planned.variant)
+            except (UsageError, DefinitionError):
+                raise
+            except Exception as e:
+                prepared, result = _broken_task(planned, trial, self.policy.name, e)
             else:
-                with contextlib.suppress(Exception):
-                    env.close()
+                prepared, result = await self._attempt(env, position, planned, trial)
+                if result.trajectory.error is None:
+                    idle.append(env)  # an environment that failed is not trusted again
+                else:
+                    with contextlib.suppress(Exception):
+                        env.close()
             self._cost += result.trajectory.usage.cost_usd
             self.writer.add(
                 EpisodeRecord(
@@ -259,13 +282,21 @@ class Scheduler:
                     result.findings,
                 )
             )
-            if not result.retryable or retry == self.options.retries:
+            if not result.retryable or retry == self.options.retries or not self._may_start():
                 break
             self.progress.retried += 1
+            self._retrying.add((planned.task_id, trial))
             # full jitter: clients of a server that just came back do not all knock at once
             await asyncio.sleep(random.uniform(0.0, min(30.0, 0.5 * 2.0**retry)))
+        self._retrying.discard((planned.task_id, trial))
         if trial == planned.trials - 1:
             self._prepared.pop(position, None)
+        error = result.trajectory.error
+        if error is None:
+            self._worked = True
+        else:
+            self._spoiled += 1
+        return error
 
     async def _attempt(self, env: ChatEnv, position: int, planned: PlannedTask, trial: int) -> tuple[_Prepared, EpisodeResult]:
         prepared = self._prepared.get(position)
@@ -274,7 +305,7 @@ class Scheduler:
                 task = env.make_task(planned.item)
                 frozen = env.freeze(task)
                 data = frozen.encode()
-            except AgentGymError:
+            except (UsageError, DefinitionError):
                 raise
             except Exception as e:  # one seed on which an author's generator breaks must not end the run
                 return _broken_task(planned, trial, self.policy.name, e)
@@ -312,7 +343,8 @@ class Scheduler:
             tallies = (progress.total, progress.by_family[record.task.family])
             again = (trajectory.task_id, trajectory.trial) in self._failed
             failed = trajectory.outcome == "infrastructure"
-            for tally in tallies:
+            waits = failed and (trajectory.task_id, trajectory.trial) in self._retrying
+            for tally in () if waits else tallies:
                 if not again:
                     tally.done += 1
                 tally.infrastructure += failed - again
@@ -320,7 +352,8 @@ class Scheduler:
                     tally.gold_sum += record.gold
                     tally.gold_count += 1
             if failed:
-                self._failed.add((trajectory.task_id, trajectory.trial))
+                if not waits:
+                    self._failed.add((trajectory.task_id, trajectory.trial))
                 progress.last_error = trajectory.error.message if trajectory.error else ""
             else:
                 self._failed.discard((trajectory.task_id, trajectory.trial))
@@ -342,15 +375,17 @@ class Scheduler:
 def _broken_task(planned: PlannedTask, trial: int, policy: str, error: Exception) -> tuple[_Prepared, EpisodeResult]:
     """The record of a task that could not even be made."""
     id_ = TaskId.parse(planned.task_id)
-    message = redact(f"the task could not be made: {type(error).__name__}: {error}")
+    told = episode_error("environment", error)
     frozen = FrozenTask(
         family=id_.family, version=0, variant=id_.variant, item=id_.item, seed=None, params={}, opening=(), tools=(),
         state=None, gold=None, hidden=None, cluster=id_.family, tags=(),
     )  # fmt: skip
     data = frozen.encode()
     trajectory = Trajectory(
-        task_id=planned.task_id, task_hash=content_hash(data), trial=trial, policy=policy, turns=[], started_at=time.time(),
-        outcome="infrastructure", error=EpisodeError("environment", message),
+        task_id=planned.task_id, task_hash=content_hash(data), trial=trial, policy=public_name(policy), turns=[],
+        started_at=time.time(), outcome="infrastructure",
+        error=EpisodeError("environment", f"the task could not be made: {told.message}", told.detail),
     )  # fmt: skip
-    result = EpisodeResult(trajectory, frozen, None, None, [], [], False)
+    retryable = isinstance(error, InfrastructureError) and error.retryable
+    result = EpisodeResult(trajectory, frozen, None, None, [], [], retryable)
     return _Prepared(Task(opening=""), frozen, data, content_hash(data)), result

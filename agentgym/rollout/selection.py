@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,6 +20,8 @@ from agentgym.errors import DataError, NotFoundError, NothingSelectedError, Usag
 from agentgym.records.run import Address, open_run
 from agentgym.records.store import PlannedTask
 from agentgym.task import TaskId
+
+AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class EnvRef(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,7 +47,7 @@ class Plan(msgspec.Struct):
     environments: list[EnvRef]
     tasks: list[PlannedTask]
     options: dict[str, Any] = {}
-    """A suite's own settings for the run: ``max_tokens``, ``temperature``; a caller's settings go before them."""
+    """A suite's own settings for the run: ``max_turns``, ``max_tokens``, ``temperature``; a caller's go before them."""
 
     @property
     def episodes(self) -> int:
@@ -58,9 +61,9 @@ class SuiteEntry(msgspec.Struct, forbid_unknown_fields=True):
     task: str
     """Family, place, or prefix of families (``math``)."""
     variants: tuple[str, ...] = ("control",)
-    items: int | list[str] | None = None
+    items: AtLeast1 | list[str] | None = None
     """How many tasks, or which; None for the environment's default."""
-    trials: int | None = None
+    trials: AtLeast1 | None = None
     params: dict[str, Any] = {}
     data: str | None = None
     split: str | None = None
@@ -71,10 +74,12 @@ class Suite(msgspec.Struct, forbid_unknown_fields=True):
 
     tasks: list[SuiteEntry]
     description: str = ""
-    trials: int = 1
+    trials: AtLeast1 = 1
     """Trials of entries that do not say."""
-    max_tokens: int | None = None
-    temperature: float | None = None
+    max_turns: AtLeast1 | None = None
+    """Turns after which an episode is cut, where this is fewer than the environment's own number."""
+    max_tokens: AtLeast1 | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 def suite_files() -> dict[str, Path]:
@@ -141,7 +146,8 @@ def resolve(selectors: Sequence[str | type[ChatEnv]], choice: Choice) -> Plan:
 def _title(selectors: Iterable[str | type[ChatEnv]]) -> str:
     names = [s if isinstance(s, str) else s.family for s in selectors]
     return "+".join(
-        Path(n.split(":")[0]).stem if n.endswith((".py", ".toml")) or ("/" in n.split(":")[0] and ":" in n) else n for n in names
+        Path(n.split(":")[0]).stem if n.endswith((".py", ".toml")) or ("/" in n.split(":")[0] and ":" in n) else n
+        for n in names
     )
 
 
@@ -166,30 +172,33 @@ class _Builder:
         self.environments: list[EnvRef] = []
         self.tasks: dict[tuple[int, str], list[PlannedTask]] = {}
         self.options: dict[str, Any] = {}
-        self._seen: set[str] = set()
+        self._seen: dict[str, EnvRef] = {}
 
     def add(self, selector: str | type[ChatEnv]) -> None:
         if not isinstance(selector, str):
             registry.register_task(selector)
-            self._family(f"{selector.family}-v{selector.version}", SuiteEntry(selector.family))
+            self._family(place_of(selector), SuiteEntry(selector.family))
             return
         if "::" in selector:
             self._address(selector)
         elif selector.endswith(".toml"):
-            self._suite(Path(selector))
+            self._suite(Path(selector), selector)
         elif selector in suite_files():
-            self._suite(suite_files()[selector])
+            self._suite(suite_files()[selector], f"suite {selector}")
         else:
             self._entry(SuiteEntry(selector), None)
 
-    def _suite(self, path: Path) -> None:
+    def _suite(self, path: Path, name: str) -> None:
         suite = read_suite(path)
-        for name in ("max_tokens", "temperature"):
-            value = getattr(suite, name)
+        for option in ("max_turns", "max_tokens", "temperature"):
+            value = getattr(suite, option)
             if value is not None:
-                self.options[name] = value
+                self.options[option] = value
         for entry in suite.tasks:
-            self._entry(entry, suite.trials)
+            try:
+                self._entry(entry, suite.trials)
+            except UsageError as e:
+                raise type(e)(f"{name}, task {entry.task!r}: {e}") from e
 
     def _address(self, text: str) -> None:
         """The task of a recorded episode, with the environment that the run made it with."""
@@ -204,9 +213,12 @@ class _Builder:
     def _entry(self, entry: SuiteEntry, trials: int | None) -> None:
         trials = entry.trials or trials
         name = entry.task
-        if "/" in name and ":" not in name and not name.endswith(".py") and name.count("/") >= 2 and not Path(name).exists():
+        families = registry.families()
+        family, params = parse_label(name.partition("/")[0])
+        # `math.add:level=3/control/0` is a task, `some/where/mine.py:Desk` a place
+        like_a_place = ":" in name or name.endswith(".py") or _exists(name)
+        if name.count("/") >= 2 and (family in families or not like_a_place):
             task = TaskId.parse(name)
-            family, params = parse_label(task.family)
             one = SuiteEntry(family, (task.variant,), [task.item], trials, {**entry.params, **params}, entry.data, entry.split)
             self._family(registry_name(family), one, trials, exact=True)
             return
@@ -219,13 +231,12 @@ class _Builder:
             return
         if ":" in name:
             family, params = parse_label(name)
-            if family in registry.families() and params:
+            if family in families and params:
                 self._family(registry_name(family), msgspec.structs.replace(entry, params={**entry.params, **params}), trials)
             else:
                 self._family(name, entry, trials)
             return
-        families = registry.families()
-        if name in families or registry.tasks.places().get(name):
+        if name in families or name in registry.tasks.names():
             self._family(registry_name(name), entry, trials)
             return
         under = sorted(f for f in families if f.startswith(name + "."))
@@ -242,29 +253,68 @@ class _Builder:
         choice = self.choice
         ref = EnvRef(place, {**entry.params, **choice.params}, choice.data or entry.data, choice.split or entry.split)
         trials = choice.trials or entry.trials or trials or 1
-        if trials < 1:
-            raise UsageError(f"trials must be at least 1, not {trials}")
+        if ref not in self.environments:
+            self.environments.append(ref)
+        index = self.environments.index(ref)
         for variant in choice.variants if choice.variants and not exact else entry.variants:
             env = ref.make(variant)
-            if isinstance(entry.items, list):
-                items = entry.items[: choice.limit]
-                for item in items:
-                    env.make_task(item)  # an unknown item is an error now, not one episode at a time
-            else:
-                items = env.items(choice.limit if choice.limit is not None else entry.items)
-            if ref not in self.environments:
-                self.environments.append(ref)
-            index = self.environments.index(ref)
-            for item in items:
-                task_id = f"{env.label}/{variant}/{item}"
-                if task_id in self._seen or not self._wanted(task_id):
-                    continue
-                self._seen.add(task_id)
-                self.tasks.setdefault((index, variant), []).append(PlannedTask(index, variant, item, task_id, trials))
+            try:
+                for item in self._items(env, variant, entry):
+                    task_id = f"{env.label}/{variant}/{item}"
+                    first = self._seen.setdefault(task_id, ref)
+                    if first is ref:
+                        task = PlannedTask(index, variant, item, task_id, trials)
+                        self.tasks.setdefault((index, variant), []).append(task)
+                    elif first.data != ref.data:
+                        raise UsageError(
+                            f"{task_id} was selected twice, from {first.data} and from {ref.data}: play them in two runs"
+                        )
+            finally:
+                env.close()
 
-    def _wanted(self, task_id: str) -> bool:
-        keyword = self.choice.keyword
-        return keyword is None or keyword in task_id or fnmatch.fnmatchcase(task_id, keyword)
+    def _items(self, env: ChatEnv, variant: str, entry: SuiteEntry) -> list[str]:
+        """The items to play: those asked for, of them what fits the keyword, of these as many as the limit allows."""
+        limit, keyword = self.choice.limit, self.choice.keyword
+        if isinstance(entry.items, list):
+            for item in entry.items:
+                env.make_task(item)  # an unknown item is an error now, not one episode at a time
+            items = list(dict.fromkeys(entry.items))
+        elif keyword is None:
+            items = env.items(entry.items if limit is None else limit)
+        else:
+            # what fits may come late, so the limit does not cut before; but where tasks are drawn without end, it is
+            # also how many are looked at
+            items = env.items(entry.items)
+            if limit is not None and limit > len(items):
+                items = env.items(limit)
+        return [i for i in items if keyword is None or _fits(f"{env.label}/{variant}/{i}", keyword)][:limit]
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # too long for a path
+        return False
+
+
+def _fits(task_id: str, keyword: str) -> bool:
+    return keyword in task_id or fnmatch.fnmatchcase(task_id, keyword)
+
+
+def place_of(cls: type[ChatEnv]) -> str:
+    """How another process, one that resumes the run, finds a class: by its place, or, where it has none, its family."""
+    name = f"{cls.family}-v{cls.version}"
+    place = f"{cls.__module__}:{cls.__qualname__}"
+    if registry.tasks.places().get(name) == place:
+        return name
+    module = sys.modules.get(cls.__module__)
+    found: Any = module
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if found is not cls or cls.__module__ in ("__main__", "__mp_main__"):
+        return name
+    file = getattr(module, "__file__", None)
+    return f"{file}:{cls.__qualname__}" if cls.__module__.startswith("agentgym_user_") and file else place
 
 
 def registry_name(family: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from agentgym.env import Task
 from agentgym.tasks.math.base import Levelled, between, pick
 
 
@@ -19,13 +18,13 @@ class Algebra(Levelled):
     family = "math.algebra"
     top_level = 6
 
-    def new_task(self, rng: np.random.Generator) -> Task:
+    def draw(self, rng: np.random.Generator) -> tuple[str, int]:
         """Solutions are drawn first and the equations built around them."""
         if self.level <= 2:
-            return self.level_task(*self._linear(rng))
+            return self._linear(rng)
         if self.level <= 4:
-            return self.level_task(*self._pair(rng))
-        return self.level_task(*self._quadratic(rng))
+            return self._pair(rng)
+        return self._quadratic(rng)
 
     def _linear(self, rng: np.random.Generator) -> tuple[str, int]:
         letter = pick(rng, "xyznt")
@@ -38,7 +37,7 @@ class Algebra(Levelled):
         return f"Solve for {letter}: {_terms((a, letter), (b, ''))} = {_terms((c, letter), (a * x + b - c * x, ''))}", x
 
     def _pair(self, rng: np.random.Generator) -> tuple[str, int]:
-        most = 9 if self.level == 3 else 25
+        most = 15 if self.level == 3 else 25
         x, y = _nonzero(rng, most), _nonzero(rng, most)
         a = b = c = d = 1
         while a * d == b * c:

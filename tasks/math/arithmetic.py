@@ -11,7 +11,7 @@ import numpy as np
 from agentgym.chat import assistant, call, submit
 from agentgym.env import Plan, Task, ToolEnv, tool
 from agentgym.evaluators.math_answer import has_format, math_answer, used_tool
-from agentgym.tasks.math.base import Levelled, between, pick
+from agentgym.tasks.math.base import Levelled, between, pick, stands_in
 from agentgym.tasks.math.calculator import calculate, shown
 
 
@@ -43,10 +43,12 @@ class Arith(Levelled):
     family = "math.arith"
     top_level = 8
 
-    def new_task(self, rng: np.random.Generator) -> Task:
-        """An expression drawn as a tree."""
-        text, value, _ = self._expression(rng, self.level + 1)
-        return self.level_task(f"What is the value of {text}?", value)
+    def draw(self, rng: np.random.Generator) -> tuple[str, int]:
+        """An expression drawn as a tree; its value is none of -1, 0 and 1, which would be too often right by guessing."""
+        value = 0
+        while abs(value) < 2:
+            text, value, _ = self._expression(rng, self.level + 1)
+        return f"What is the value of {text}?", value
 
     def _expression(self, rng: np.random.Generator, leaves: int) -> tuple[str, int, int]:
         """Text, value and how tightly the outermost operator binds: 1 for + and -, 2 for * and /, 3 for a number."""
@@ -98,7 +100,20 @@ class Chain(Levelled, ToolEnv):
         return shown(calculate(expression))
 
     def new_task(self, rng: np.random.Generator) -> Task:
-        """A starting number and operations on it; the oracle's expressions are hidden."""
+        """The first chain drawn whose result is none of its numbers; the oracle's expressions are hidden."""
+        start, steps, operations, value = self._chain(rng)
+        while stands_in(f"{start} {steps}", value):
+            start, steps, operations, value = self._chain(rng)
+        question = (
+            f"Start with {start} and do the following, in this order:\n{steps}\n\n"
+            "What is the result? You may use the calculator. Either submit the number as the answer, or end your last "
+            "message with a line of the form `Answer: X`, where X is the number."
+        )
+        hidden = {"start": start, "operations": operations}
+        return Task(opening=question, gold=str(value), hidden=hidden, tags=(f"level:{self.level}",))
+
+    def _chain(self, rng: np.random.Generator) -> tuple[int, str, list[str], int]:
+        """A starting number, the steps as text, the same for the calculator, and the result."""
         start = value = between(rng, 10**3, 10 ** (self.level + 3) - 1)
         steps: list[str] = []
         operations: list[str] = []
@@ -121,13 +136,7 @@ class Chain(Levelled, ToolEnv):
                 value, text = value // n, f"divide by {n}"
             steps.append(f"{len(steps) + 1}. {text}")
             operations.append(f"{_SIGNS[kind]} {n}")
-        question = (
-            f"Start with {start} and do the following, in this order:\n" + "\n".join(steps) + "\n\n"
-            "What is the result? You may use the calculator. Either submit the number as the answer, or end your last "
-            "message with a line of the form `Answer: X`, where X is the number."
-        )
-        hidden = {"start": start, "operations": operations}
-        return Task(opening=question, gold=str(value), hidden=hidden, tags=(f"level:{self.level}",))
+        return start, "\n".join(steps), operations, value
 
     def honest(self, task: Task) -> Plan:
         """Calculates step by step with what the calculator says, and submits."""

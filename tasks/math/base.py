@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -29,8 +30,13 @@ def pick(rng: np.random.Generator, choices: Sequence[_T]) -> _T:
     return choices[int(rng.integers(len(choices)))]
 
 
+_DIGITS = re.compile("[0-9]+")
+
+
 class Levelled(ChatEnv):
     """A family with levels of difficulty whose answer is one number, given as text in one turn.
+
+    The number never stands in the question, so that copying one out of it is never paid.
 
     Args:
         level: 1 is the easiest; ``top_level`` the hardest.
@@ -54,10 +60,22 @@ class Levelled(ChatEnv):
         if not 1 <= self.level <= self.top_level:
             raise UsageError(f"{self.family}: level must be 1 to {self.top_level}, not {self.level}")
 
+    def draw(self, rng: np.random.Generator) -> tuple[str, int]:
+        """A question and its answer, for `new_task`; drawn anew where `stands_in` finds the answer in the question."""
+        raise NotImplementedError(f"{type(self).__name__} must define draw(rng) or new_task(rng)")
+
+    def new_task(self, rng: np.random.Generator) -> Task:
+        """The first question drawn that does not hold its answer."""
+        question, answer = self.draw(rng)
+        while stands_in(question, answer):
+            question, answer = self.draw(rng)
+        return Task(opening=f"{question}\n\n{ANSWER_LINE}", gold=str(answer), tags=(f"level:{self.level}",))
+
     def honest(self, task: Task) -> Plan:
         """Gives the gold in the declared format."""
         yield assistant(f"Answer: {task.gold}")
 
-    def level_task(self, question: str, answer: int) -> Task:
-        """The task that asks ``question`` and wants ``answer``."""
-        return Task(opening=f"{question}\n\n{ANSWER_LINE}", gold=str(answer), tags=(f"level:{self.level}",))
+
+def stands_in(question: str, answer: int) -> bool:
+    """Whether the answer is one of the numbers of the question, whatever their signs."""
+    return str(abs(answer)) in _DIGITS.findall(question)

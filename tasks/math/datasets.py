@@ -10,7 +10,7 @@ from agentgym.chat import assistant
 from agentgym.dataenv import DataEnv, field
 from agentgym.env import Plan, Task
 from agentgym.errors import DataError
-from agentgym.evaluators.math_answer import has_format, last_boxed, math_answer, number
+from agentgym.evaluators.math_answer import has_format, is_missing, last_boxed, math_answer, number
 
 _LEVEL = re.compile(r"(?:Level )?([0-9]+)")
 
@@ -72,6 +72,8 @@ class MATH500(_Answered):
             gold = (last_boxed(field(row, "solution", str)) or "").strip()
             if not gold:
                 raise DataError("there is no field 'answer', and the field 'solution' holds no \\boxed{...}")
+        if is_missing(gold):
+            raise DataError(f"the answer {gold!r} is no answer: the row is broken")
         tags = []
         subject = row.get("subject", row.get("type"))
         if isinstance(subject, str) and subject:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym.env import Task
 from agentgym.tasks.math.base import Levelled, between, pick
 
 _PEOPLE = (
@@ -229,7 +228,7 @@ class Word(Levelled):
     family = "math.word"
     top_level = 4
 
-    def new_task(self, rng: np.random.Generator) -> Task:
+    def draw(self, rng: np.random.Generator) -> tuple[str, int]:
         """A scene, a person, a thing, and ``level`` different steps in an order that works out."""
         scene = pick(rng, SCENES)
         name, they, their = pick(rng, _PEOPLE)
@@ -243,7 +242,7 @@ class Word(Levelled):
             left.remove(i)
             told.append(scene.steps[i][1].format(n=n, **words))
         told.append(scene.question.format(**words))
-        return self.level_task(" ".join(told), value)
+        return " ".join(told), value
 
 
 def _step(rng: np.random.Generator, scene: Scene, left: list[int], value: int, *, last: bool) -> tuple[int, int, int]:

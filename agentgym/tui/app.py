@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application: which screen leads to which. Screens say what was chosen; this is where it is acted upon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from agentgym.errors import AgentGymError
+from agentgym.records.run import Episode, Run
+from agentgym.tui.screens.episodes import EpisodesScreen
+from agentgym.tui.screens.help import HelpScreen
+from agentgym.tui.screens.replay import ReplayScreen
+from agentgym.tui.screens.runs import RunsScreen
+
+
+class Viewer(App[None]):
+    """Runs, episodes, turns.
+
+    Args:
+        root: the folder of runs.
+        run: the run to open; None for the list of runs.
+        episode: the episode to open.
+        turn: the turn to begin at.
+    """
+
+    TITLE = "agentgym"
+    CSS_PATH = [
+        "app.tcss",
+        "widgets/paint.tcss",
+        "widgets/lineview.tcss",
+        "screens/runs.tcss",
+        "screens/episodes.tcss",
+        "screens/replay.tcss",
+        "screens/help.tcss",
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("q", "quit", "Quit"),
+    ]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (150, "-full")]
+
+    def __init__(self, root: Path, run: Run | None = None, episode: Episode | None = None, turn: int | None = None) -> None:
+        super().__init__()
+        self.root = root
+        self._start = (run, episode, turn)
+
+    def on_mount(self) -> None:
+        """Opens what was asked for."""
+        run, episode, turn = self._start
+        if run is None:
+            self.push_screen(RunsScreen(self.root))
+            return
+        self.push_screen(EpisodesScreen(run, select=episode))
+        if episode is not None:
+            self.push_screen(ReplayScreen(episode, turn))
+
+    # -- from screen to screen ----------------------------------------------------------------------------------------
+
+    def on_runs_screen_chosen(self, message: RunsScreen.Chosen) -> None:
+        """A run was chosen."""
+        try:
+            run = Run(message.path)
+        except AgentGymError as e:
+            self.say(str(e))
+            return
+        self.push_screen(EpisodesScreen(run))
+
+    def on_episodes_screen_chosen(self, message: EpisodesScreen.Chosen) -> None:
+        """An episode was chosen."""
+        self.push_screen(ReplayScreen(message.episode))
+
+    def on_replay_screen_step(self, message: ReplayScreen.Step) -> None:
+        """The next or previous episode was asked for: of the list it was chosen from."""
+        below = self.screen_stack[-2] if len(self.screen_stack) > 1 else None
+        if not isinstance(below, EpisodesScreen) or not isinstance(self.screen, ReplayScreen):
+            return
+        episode = below.step(message.by)
+        if episode is None:
+            self.say("That was the last episode of the list." if message.by > 0 else "That was the first one.", calm=True)
+        else:
+            self.screen.open(episode)
+
+    def action_up(self) -> None:
+        """One level up: replay, episodes, runs."""
+        if isinstance(self.screen, ReplayScreen) and len(self.screen_stack) > 2:
+            self.pop_screen()
+        elif isinstance(self.screen, EpisodesScreen):
+            if len(self.screen_stack) > 2:
+                self.pop_screen()
+            else:
+                self.switch_screen(RunsScreen(self.root, select=self.screen.run.path))
+        else:
+            self.bell()
+
+    def action_help(self) -> None:
+        """Every key of the present screen."""
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen.active_bindings, self.screen.title or ""))
+
+    # -- for all screens ----------------------------------------------------------------------------------------------
+
+    def say(self, text: str, *, calm: bool = False) -> None:
+        """A remark at the corner of the screen; what comes from files and models is not taken for markup."""
+        from agentgym.report.text import plain
+
+        self.notify(plain(text), severity="information" if calm else "error", markup=False, timeout=4 if calm else 8)
+
+    def copy_address(self, address: str) -> None:
+        """Puts an address on the clipboard of the terminal, and shows it for those whose terminal has none."""
+        self.copy_to_clipboard(address)
+        self.say(f"copied: {address}", calm=True)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette: what the present screen can do, by name, then Textual's own commands."""
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if binding.system or not binding.description or binding.action.startswith(("move", "page", "half")):
+                continue
+            node = active.node
+
+            def act(action: str = binding.action, node: object = node) -> None:
+                self.call_next(self.run_action, action, node)
+
+            keys = self.get_key_display(binding)
+            yield SystemCommand(binding.tooltip or binding.description, f"key {keys}", act)
+        yield from super().get_system_commands(screen)

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells an episode: which turns want a look, the whole of it as one document, and its outcome on half a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agentgym.chat import ImagePart, Message, ReasoningPart
+from agentgym.records.run import Episode
+from agentgym.report.text import duration, one_line
+from agentgym.scoring import Finding, Score
+from agentgym.trajectory import StateChange, Trajectory, Turn
+from agentgym.tui.document import END, Block, Document, Rule
+from agentgym.tui.marks import BAD, GOOD, TROUBLE, UNKNOWN, VIOLATION, number, verdict
+from agentgym.tui.widgets.paint import Line, Piece
+
+FOLDS = {"system": 4, "user": 24, "assistant": 40, "tool": 12, "thinks": 8, "state": 6, "finding": 8, "event": 6}
+"""Lines shown of a block of each kind before it is folded."""
+
+_SIGNS = {"add": "+", "remove": "-", "replace": "±"}
+
+
+class TurnMark(NamedTuple):
+    """One turn on the timeline."""
+
+    sign: str
+    style: str
+    why: str
+    """What makes it worth a look, for a person; empty for an ordinary turn."""
+
+
+ORDINARY = TurnMark("·", "muted", "")
+
+
+class Story:
+    """One episode, read once.
+
+    Raises:
+        RecordError: its trajectory, scores or findings are damaged or missing.
+    """
+
+    def __init__(self, episode: Episode) -> None:
+        self.episode = episode
+        self.trajectory: Trajectory = episode.trajectory
+        self.scores: list[Score] = episode.all_scores
+        self.findings: list[Finding] = episode.findings
+        self.marks = [self._mark(t) for t in self.trajectory.turns]
+
+    @property
+    def turns(self) -> int:
+        """Turns on record."""
+        return len(self.trajectory.turns)
+
+    def violations(self, turn: int | None) -> list[Finding]:
+        """Broken rules that point at this turn, or at none or one that is not there (None)."""
+        found = [f for f in self.findings if f.violation]
+        if turn is None:
+            return [f for f in found if f.turn is None or not 0 <= f.turn < self.turns]
+        return [f for f in found if f.turn == turn]
+
+    @property
+    def end_flagged(self) -> str:
+        """Why the end is worth a look: what broke, or rules broken by the episode as a whole; else empty."""
+        if self.trajectory.error is not None:
+            return f"{self.trajectory.error.kind} error"
+        whole = self.violations(None)
+        return f"{whole[0].dimension}/{whole[0].rule} violated" if whole else ""
+
+    @property
+    def flagged(self) -> list[int]:
+        """Turns worth a look, in order; `END` last where the end is."""
+        turns = [i for i, m in enumerate(self.marks) if m.why]
+        return [*turns, END] if self.end_flagged else turns
+
+    def _mark(self, turn: Turn) -> TurnMark:
+        broken = self.violations(turn.index)
+        if broken:
+            return TurnMark(VIOLATION, "flag", f"{broken[0].dimension}/{broken[0].rule} violated")
+        noticed = [e for e in turn.events if e.source == "env"]
+        if noticed:
+            return TurnMark(TROUBLE, "warn", noticed[0].kind)
+        wrong = [r for r in turn.results if r.status != "ok"]
+        if wrong:
+            return TurnMark(BAD, "bad", f"{wrong[0].name}: {wrong[0].status.replace('_', ' ')}")
+        if turn.finish_reason in ("length", "abort", "error"):
+            return TurnMark(TROUBLE, "warn", f"answer ended by {turn.finish_reason}")
+        return TurnMark("+", "good", "") if turn.reward > 0 else TurnMark("-", "bad", "") if turn.reward < 0 else ORDINARY
+
+    # -- the whole of it ----------------------------------------------------------------------------------------------
+
+    def document(self, *, pretty: bool = False) -> Document:
+        """Opening, turns, end.
+
+        Args:
+            pretty: JSON of calls and results over several lines.
+        """
+        blocks: list[Block] = []
+        for m in self.trajectory.opening:
+            blocks += _message(m, -1, pretty)
+        for turn in self.trajectory.turns:
+            blocks += self._turn(turn, pretty)
+        blocks += self._end()
+        return Document(blocks)
+
+    def _turn(self, turn: Turn, pretty: bool) -> Iterable[Block]:
+        mark = self.marks[turn.index]
+        facts: Line = []
+        if mark.why:
+            facts.append((f"{mark.sign} {one_line(mark.why, 44)}", mark.style))
+        if turn.reward:
+            facts += [("  " if facts else "", ""), (f"reward {turn.reward:+g}", "good" if turn.reward > 0 else "bad")]
+        if turn.usage.completion_tokens:
+            text = f"{turn.usage.prompt_tokens:,}+{turn.usage.completion_tokens:,} tokens"
+            facts += [("  " if facts else "", ""), (text, "muted")]
+        if turn.latency_s >= 0.05:
+            facts += [("  " if facts else "", ""), (duration(turn.latency_s), "muted")]
+        who = f" {one_line(turn.agent, 20)}" if turn.agent else ""
+        yield Rule((f"turn {turn.index}{who}", "strong"), facts, turn=turn.index)
+        yield from _message(turn.message, turn.index, pretty)
+        results = {r.call_id: r for r in turn.results}
+        for m in turn.observation:
+            result = results.get(m.tool_call_id or "") if m.role == "tool" else None
+            if result is None:
+                yield from _message(m, turn.index, pretty)
+                continue
+            ok = result.status == "ok"
+            label: Piece = (f"{GOOD if ok else BAD} {result.name}", "tool" if ok else "bad")
+            text = m.text if ok or result.status == "tool_error" else f"{result.status.replace('_', ' ')}: {m.text}"
+            yield Block(label, _json(text) if pretty else text, turn=turn.index, fold=FOLDS["tool"], alert=not ok)
+        for c in turn.changes:
+            yield Block((f"{_SIGNS[c.operation]} state", "state"), change(c), turn=turn.index, fold=FOLDS["state"])
+        for e in turn.events:
+            text = f"{e.kind} {e.resource} {'' if e.data is None else compact(e.data)}"
+            label = (f"{TROUBLE} {'event' if e.source == 'env' else 'seen'}", "warn")
+            yield Block(label, text.strip(), turn=turn.index, fold=FOLDS["event"], alert=e.source == "env")
+        for f in self.violations(turn.index):
+            yield from _finding(f, turn.index)
+
+    def _end(self) -> Iterable[Block]:
+        t = self.trajectory
+        how = t.outcome + (f" by limit: {t.truncation}" if t.truncation else "")
+        facts: Line = [(f"{how} after {self.turns} turn{'s' * (self.turns != 1)}, {duration(t.duration_s)}", "muted")]
+        yield Rule(("end", "strong"), facts, turn=END)
+        if t.error is not None:
+            text = f"{t.error.kind}: {t.error.message}"
+            yield Block((f"{TROUBLE} error", "warn"), text, "warn", turn=END, fold=24, alert=True)
+            if t.error.detail:
+                yield Block(("where", "muted"), t.error.detail, "muted", turn=END, fold=6)
+            yield Block(("", ""), "Not scored: infrastructure failed, the agent is not to blame.", "muted", turn=END)
+        for s in self.scores:
+            yield score_block(s)
+            if s.evidence is not None:
+                yield Block(("", ""), compact(s.evidence), "muted", turn=END, fold=3)
+        whole = self.violations(None)
+        for f in self.findings:
+            if f in whole:
+                yield from _finding(f, END)
+            else:
+                yield finding_line(f)
+
+    # -- half a page --------------------------------------------------------------------------------------------------
+
+    def overview(self, turn: int | None = None) -> Document:
+        """What it came to: verdict, scores, findings, and the state's changes up to and with a turn (None: all)."""
+        e, t = self.episode, self.trajectory
+        mark = verdict(e.outcome, e.gold)
+        how = t.outcome + (f" by limit: {t.truncation}" if t.truncation else "")
+        blocks: list[Block] = [
+            Rule((f"{mark}", mark.style), [(how, "muted")], turn=-1),
+            Block(("gold", "muted"), number(e.gold), "strong", turn=-1),
+            Block(("reward", "muted"), number(e.reward), "strong", turn=-1),
+            Block(("turns", "muted"), f"{e.turns}   in {duration(e.duration_s)}", turn=-1),
+        ]
+        if e.completion_tokens:
+            blocks.append(Block(("tokens", "muted"), f"{e.prompt_tokens:,} + {e.completion_tokens:,}", turn=-1))
+        if e.cost_usd:
+            blocks.append(Block(("cost", "muted"), f"${e.cost_usd:.4f}", turn=-1))
+        if e.tags:
+            blocks.append(Block(("tags", "muted"), " ".join(e.tags), turn=-1))
+        if t.error is not None:
+            text = f"{t.error.kind}: {t.error.message}"
+            blocks.append(Block((f"{TROUBLE} error", "warn"), text, "warn", turn=-1, fold=12))
+        if self.scores:
+            blocks.append(Rule(("scores", "strong"), [], turn=-1))
+            blocks += [score_block(s) for s in self.scores]
+        if self.findings:
+            blocks.append(Rule(("findings", "strong"), [], turn=-1))
+            blocks += [finding_line(f) for f in self.findings]
+        changes = [(i.index, c) for i in t.turns if turn is None or i.index <= turn for c in i.changes]
+        if changes or t.state_before is not None:
+            until = "" if turn is None else "before turn 0" if turn < 0 else f"after turn {turn}"
+            blocks.append(Rule(("state", "strong"), [(until, "muted")] if until else [], turn=-1))
+            if not changes:
+                blocks.append(Block(("", ""), "unchanged", "muted", turn=-1))
+            for i, c in changes:
+                now = "state" if i == turn else "muted"
+                blocks.append(Block((f"{_SIGNS[c.operation]} @{i}", now), change(c), turn=-1, fold=FOLDS["state"]))
+        return Document(blocks)
+
+
+def compact(value: Any) -> str:
+    """A value as JSON on one line, for people: text that is not Unicode is shown as far as it can be."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except (UnicodeEncodeError, TypeError, ValueError):
+        return repr(value)
+
+
+def _json(text: str) -> str:
+    """JSON text over several lines; other text as it is. The words and numbers stay as they were written."""
+    if len(text) > 1 << 20 or text[:1] not in ("{", "["):
+        return text
+    try:
+        return msgspec.json.format(text, indent=2)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return text
+
+
+def change(c: StateChange) -> str:
+    """``/orders/O-1/status  "pending" → "cancelled"``."""
+    if c.operation == "add":
+        return f"{c.path}  {compact(c.after)}"
+    if c.operation == "remove":
+        return f"{c.path}  was {compact(c.before)}"
+    return f"{c.path}  {compact(c.before)} → {compact(c.after)}"
+
+
+def _message(message: Message, turn: int, pretty: bool) -> Iterable[Block]:
+    """A message: reasoning, words, images, calls; the label stands at the first of them."""
+    role = message.role
+    name = role if not message.name else message.name
+    label: Piece = (name, role)
+    content = message.content
+    parts = content if not isinstance(content, str) else ()
+    fold = FOLDS[role]
+    if isinstance(content, str) and (content or not message.tool_calls):
+        text = content or "(nothing)"
+        if pretty and role == "tool":
+            text = _json(text)
+        yield Block(label, text, "" if content else "muted", turn=turn, fold=fold)
+        label = ("", "")
+    for p in parts:
+        if isinstance(p, ReasoningPart):
+            yield Block(("thinks", "thinks"), p.text, "thinks", turn=turn, fold=FOLDS["thinks"])
+        elif isinstance(p, ImagePart):
+            yield Block(label, f"[image {p.mime}, {len(p.data):,} bytes]", "muted", turn=turn)
+            label = ("", "")
+        elif p.text:
+            yield Block(label, p.text, turn=turn, fold=fold)
+            label = ("", "")
+    for c in message.tool_calls:
+        how = "" if c.origin == "native" else f"   (written as {c.origin})"
+        arguments = _json(c.arguments) if pretty else c.arguments
+        yield Block(label, f"→ {c.name}({arguments}){how}", "strong", turn=turn, fold=FOLDS["tool"])
+        label = ("", "")
+
+
+def score_block(s: Score) -> Block:
+    """One score: role, value, name, and why."""
+    if s.value is None:
+        sign, name = UNKNOWN, "warn"
+    elif s.role == "metric":
+        sign, name = " ", "muted"
+    else:
+        sign, name = (GOOD, "good") if s.value >= 1 else (BAD, "bad") if s.value <= 0 else ("~", "warn")
+    text = f"{number(s.value):<4} {s.name}"
+    if s.status != "ok":
+        text += f" ({s.status})"
+    if s.reason:
+        text += f": {s.reason}"
+    return Block((f"{sign} {s.role}", name), text, turn=END, fold=6)
+
+
+def finding_line(f: Finding) -> Block:
+    """One finding, without its evidence."""
+    if f.violation:
+        at = "" if f.turn is None else f" at turn {f.turn}"
+        return Block((f"{VIOLATION} rule", "flag"), f"{f.dimension}/{f.rule} violated{at}", "flag", turn=END, fold=4)
+    label: Piece = (f"{GOOD} rule", "good") if f.exposure else ("  rule", "muted")
+    text = f"{f.dimension}/{f.rule} {'kept' if f.exposure else 'not exposed'}"
+    return Block(label, text, "" if f.exposure else "muted", turn=END, fold=4)
+
+
+def _finding(f: Finding, turn: int) -> Iterable[Block]:
+    """A broken rule where it was broken, with its evidence."""
+    yield Block((f"{VIOLATION} rule", "flag"), f"{f.dimension}/{f.rule} violated", "flag", turn=turn, fold=4, alert=True)
+    if f.evidence is not None:
+        yield Block(("evidence", "muted"), compact(f.evidence), turn=turn, fold=FOLDS["finding"])
