@@ -28,6 +28,7 @@ def view(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         check=False,
         stdin=subprocess.DEVNULL,
+        timeout=120,  # a viewer that opens after all would wait for keys for ever
     )
 
 
@@ -83,7 +84,8 @@ class Tmux:
 @pytest.fixture
 def tmux(tmp_path: Path) -> Iterator[Tmux]:
     if shutil.which("tmux") is None:
-        pytest.fail("this test drives a real terminal: install tmux (apt-get install tmux)")
+        say = pytest.fail if os.environ.get("CI") else pytest.skip
+        say("this test drives a real terminal: install tmux (apt-get install tmux)")
     terminal = Tmux(tmp_path / "tmux")
     yield terminal
     subprocess.run(["tmux", "-S", str(terminal.socket), "kill-server"], capture_output=True, check=False)

@@ -141,7 +141,7 @@ class ReplayScreen(Level):
         side = self.query_one("#side", Reader)
         if self.story is None or not side.display:
             return
-        until = None
+        until = None if self.turn == END else self.turn
         line = side.cursor
         side.show(self.story.overview(until))
         side.cursor = line
