@@ -11,6 +11,7 @@ To write one, subclass `ToolEnv` (or `ChatEnv` where there are no tools) and say
 
 from __future__ import annotations
 
+import hashlib
 import math
 import traceback
 import zlib
@@ -20,6 +21,7 @@ from typing import Any, ClassVar
 import gymnasium
 import msgspec
 import numpy as np
+from numpy.random.bit_generator import ISpawnableSeedSequence
 
 from agentgym.chat import Action, ArgumentError, Message, Observation, ToolCall, assistant, clean_message, clean_text, submit
 from agentgym.errors import DefinitionError, InfrastructureError, NotFoundError, ToolError, UsageError, did_you_mean, redact
@@ -119,7 +121,6 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             label += ":" + ",".join(f"{k}={_plain(v)}" for k, v in sorted(self.params.items()))
         self.label = label
         """The family with its parameters, e.g. ``math.add:level=3``: what stands first in a task id."""
-        self._key = zlib.crc32(label.encode())
         self.tools: dict[str, ToolFunction] = dict(self._class_tools())
         self.tool_specs: tuple[ToolSpec, ...] = tuple(t.spec for t in self.tools.values())
         """What a policy is offered; the same objects in every turn and episode."""
@@ -218,7 +219,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     def rng(self) -> np.random.Generator:
         """Randomness during the episode (a simulated user's mood): seeded by the task, equal in every replay."""
         if self._rng is None:
-            self._rng = np.random.default_rng([zlib.crc32(self.task.id.encode()), 1])
+            self._rng = _generator(self.task.id, "episode")
         return self._rng
 
     # -- tasks --------------------------------------------------------------------------------------------------------
@@ -245,15 +246,14 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
                 f"{self.label} has no task {item!r}: its tasks are numbered by seed, e.g. {self.label}/control/0"
             )
         seed = int(item)
-        task = self.new_task(_seeded(seed, self._key))
+        task = self.new_task(_generator(seed, self.label))
         task.seed = seed
         return self._finish_task(task, item, seed)
 
     def _finish_task(self, task: Task, item: str, seed: int) -> Task:
         """Applies the variant and fills in what the environment knows."""
         if self.variant != "control":
-            rng = _seeded(seed, self._key, zlib.crc32(self.variant.encode()))
-            task = self.apply_variant(task, self.variant, rng)
+            task = self.apply_variant(task, self.variant, _generator(seed, self.label, self.variant))
         task.family, task.version, task.variant, task.item = self.label, self.version, self.variant, item
         task.params = self.params
         return task
@@ -583,11 +583,30 @@ class ToolEnv(ChatEnv):
 ToolEnv._tools = tools_of(ToolEnv)
 
 
-def _seeded(*words: int) -> np.random.Generator:
-    """``np.random.default_rng([*words])``, at half the price: 32-bit words need no conversion."""
-    if all(w < 1 << 32 for w in words):
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(np.array(words, dtype=np.uint32))))
-    return np.random.default_rng(list(words))
+class _Seed(ISpawnableSeedSequence):
+    """Where a generator's state comes from: a hash of names, equal everywhere and unrelated for different names.
+
+    Does what ``np.random.SeedSequence`` does, whose construction costs more than most tasks.
+    """
+
+    def __init__(self, *names: object) -> None:
+        self._digest = hashlib.blake2b("\0".join(map(str, names)).encode(), digest_size=32).digest()
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        """The first ``n_words`` of the hash; more of them from a ``SeedSequence`` that is seeded with it."""
+        state = np.frombuffer(self._digest, np.dtype(dtype).newbyteorder("<"))
+        return state[:n_words] if n_words <= len(state) else self._sequence().generate_state(n_words, dtype)
+
+    def spawn(self, n_children: int) -> list[np.random.SeedSequence]:  # type: ignore[override]
+        """Seeds of independent children, for ``rng.spawn``."""
+        return self._sequence().spawn(n_children)
+
+    def _sequence(self) -> np.random.SeedSequence:
+        return np.random.SeedSequence(int.from_bytes(self._digest, "little"))
+
+
+def _generator(*names: object) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(_Seed(*names)))  # type: ignore[arg-type]
 
 
 def _opening(task: Task) -> tuple[Message, ...]:

@@ -280,29 +280,33 @@ _MISSING = object()
 
 
 def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> None:
+    # Written for speed: it runs after every writing call, and most of a state stays as it was, so that leaves are told
+    # apart here, without a call or a path for each, and loops that are mostly empty stand where comprehensions would.
     kind = type(b)
     if kind is dict and type(a) is dict:
         if a.keys() != b.keys():
             out += [StateChange(_pointer(path, key), "remove", a[key], None, call_id) for key in a if key not in b]
         for key, value in b.items():
             old = a.get(key, _MISSING)
-            # most of a state stays as it was: leaves are told apart here, without a call or a path for each
-            if old is value or (type(old) is type(value) and type(value) in _LEAVES and old == value):
+            if old is value:
                 continue
-            if old is _MISSING:
+            if type(value) in _LEAVES and type(old) is type(value):
+                if old != value:
+                    out.append(StateChange(_pointer(path, key), "replace", old, value, call_id))
+            elif old is _MISSING:
                 out.append(StateChange(_pointer(path, key), "add", None, value, call_id))
-            elif type(value) in _LEAVES:
-                out.append(StateChange(_pointer(path, key), "replace", old, value, call_id))
             else:
                 _diff(old, value, _pointer(path, key), call_id, out)
-    elif kind in (list, tuple) and type(a) in (list, tuple):
-        for i, (x, y) in enumerate(zip(a, b, strict=False)):
+    elif (kind is list or kind is tuple) and isinstance(a, (list, tuple)):
+        before, after = len(a), len(b)
+        for i in range(before if before < after else after):
+            x, y = a[i], b[i]
             if x is not y and not (type(x) is type(y) and type(x) in _LEAVES and x == y):
                 _diff(x, y, f"{path}/{i}", call_id, out)
-        # loops and not comprehensions, which cost more where there is nothing to do, as is usual
-        for i in range(len(a) - 1, len(b) - 1, -1):
-            out.append(StateChange(f"{path}/{i}", "remove", a[i], None, call_id))
-        for i in range(len(a), len(b)):
-            out.append(StateChange(f"{path}/{i}", "add", None, b[i], call_id))
+        if before != after:
+            for i in range(before - 1, after - 1, -1):
+                out.append(StateChange(f"{path}/{i}", "remove", a[i], None, call_id))
+            for i in range(before, after):
+                out.append(StateChange(f"{path}/{i}", "add", None, b[i], call_id))
     elif a is not b and (type(a) is not kind or a != b):
         out.append(StateChange(path, "replace", a, b, call_id))

@@ -101,7 +101,8 @@ def server(latency: float, turns: int) -> Iterator[tuple[str, subprocess.Popen[s
     """The server in a process of its own; gives its URL."""
     command = [sys.executable, __file__, "--serve", "--latency", str(latency), "--turns", str(turns)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1", process
     finally:
@@ -158,6 +159,8 @@ def episodes(args: argparse.Namespace) -> dict[str, Any]:
     try:
         with server(args.latency, args.turns) as (url, process):
             policy = OpenAIPolicy(f"m@{url}")
+            # one episode first: imports and the like are not what is measured
+            agentgym.evaluate(Bank, OpenAIPolicy(f"m@{url}"), limit=1, runs=folder)
             before, server_before, wall = time.process_time(), cpu_of(process.pid), time.perf_counter()
             run = agentgym.evaluate(Bank, policy, limit=args.episodes, concurrency=args.concurrency, runs=folder)
             wall, cpu, server_cpu = (
@@ -166,7 +169,8 @@ def episodes(args: argparse.Namespace) -> dict[str, Any]:
                 cpu_of(process.pid) - server_before,
             )
         rows = list(run.episodes())
-        assert len(rows) == args.episodes and all(e.gold == 1.0 for e in rows), {e.error for e in rows}
+        assert len(rows) == args.episodes
+        assert all(e.gold == 1.0 for e in rows), {e.error for e in rows}
         turns = args.episodes * args.turns
         ideal = min(args.concurrency, args.episodes) / args.latency
         calls = policy.fingerprint()["served"]["calls"]

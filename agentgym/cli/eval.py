@@ -138,13 +138,13 @@ def run(args: argparse.Namespace) -> int:
             show.stop()
     with Run(outcome.path) as run:
         summary = summarize(run)
-        example = _example(run)
+        example = _example(run)  # FAMILY/VARIANT/ITEM/TRIAL
     if args.json:
         print(json.dumps(msgspec.to_builtins(summary)))
     if not args.quiet:
         print_summary(screen, summary, head=False)
         if example is not None:
-            screen.print(f"see it:  agentgym {'view' if interactive(screen) else 'show'} {plain(example)}", style="dim")
+            screen.print(f"see it:  agentgym {_look(outcome.path, example, interactive(screen))}", style="dim")
     limit = 0.0 if args.exitfirst else args.infra_limit
     # of a run that was stopped, the plan says little about how much was spoiled
     return _exit_code(summary, limit, summary.done if outcome.stopped else summary.planned, errors)
@@ -166,8 +166,16 @@ def _example(run: Run) -> str | None:
     """The episode that a person will want to see first: one that broke a rule, else one that failed, else any."""
     for where in ("violations > 0", "outcome != 'infrastructure' AND coalesce(gold, 0) < 1", "1"):
         for episode in run.by_ids(run.ids(where, limit=1)):
-            return episode.address
+            return f"{episode.task_id}/{episode.trial}"
     return None
+
+
+def _look(path: Path, episode: str, now: bool) -> str:
+    """The command that shows an episode: a short one for who types it now, else one that stays true in a log."""
+    if not now:
+        return plain(f"show {path}::{episode}")
+    newest = find_runs(runs_root())[-1:] == [path]
+    return plain(f"view {'latest' if newest else path}::{episode}")
 
 
 def _exit_code(summary: Summary, limit: float, of: int, errors: Console) -> int:

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from rich.text import Text
-
 from agentgym import registry
 from agentgym.cli.main import OK
 from agentgym.errors import AgentGymError, NotFoundError, NothingSelectedError, RecordError, UsageError, did_you_mean
@@ -57,25 +55,28 @@ def _suites(_: argparse.Namespace) -> Iterable[Row]:
 
 _MODELS = {
     "local": ("local:smollm2", "a real small language model in this process; also local:/path/to/model.gguf"),
-    "openai": ("openai:NAME@http://HOST:8000/v1", "a server that speaks OpenAI's chat protocol; without @URL: OpenAI itself"),
     "oracle": ("oracle:honest", "a task's own scripted expert; also cheater, lazy, random"),
-    "replay": ("replay:RUN", "what a recorded run answered, again"),
+    "openai": ("openai:NAME@http://HOST:8000/v1", "a server that speaks OpenAI's chat protocol; without @URL: OpenAI itself"),
+    "litellm": ("litellm:anthropic/NAME", "a model of any provider that litellm knows"),
+    "hf": ("hf:/path/to/model", "a transformers model in this process"),
+    "gguf": ("gguf:/path/to/model.gguf", "a model file in this process"),
     "agent": ("agent:my_pkg.bot:run", "your own agent: a Python function"),
     "cmd": ("cmd:python bot.py", "your own agent: a program that reads and writes lines of JSON"),
     "http": ("http://HOST:9000/act", "your own agent: a service"),
     "https": ("https://HOST/act", "the same, encrypted"),
+    "replay": ("replay:RUN", "what a recorded run answered, again"),
+    "cached": ("cached:MODEL", "any of these, its replies kept and used again for equal requests"),
 }
+"""Kind -> what to type, and what it is; the order in which people want to know."""
 
 
 def _models(_: argparse.Namespace) -> Iterable[Row]:
-    for name in registry.policies.names():
+    names = registry.policies.names()
+    for name in sorted(names, key=lambda n: (list(_MODELS).index(n) if n in _MODELS else len(_MODELS), n)):
         example, about = _MODELS.get(name, (f"{name}:...", "from an installed extension"))
         yield {"name": name, "example": example, "about": about}
-    yield {
-        "name": "FILE.py:CLASS",
-        "example": "./my_policy.py:MyPolicy",
-        "about": "your own: a subclass of agentgym.PolicyBase",
-    }
+    about = "your own policy: a subclass of agentgym.PolicyBase"
+    yield {"name": "FILE.py:CLASS", "example": "./my_policy.py:MyPolicy", "about": about}
 
 
 def _runs(args: argparse.Namespace) -> Iterable[Row]:
@@ -244,5 +245,5 @@ def _print(kind: _Kind, rows: list[Row]) -> None:
     table = Table(column for i, column in enumerate(kind.columns) if i in shown)
     for row, values in zip(rows, cells, strict=True):
         style = "red" if row.get("violations") else "yellow" if row.get("error") else ""
-        table.add(*(Text(values[i], style) for i in shown))
+        table.add(*(values[i] for i in shown), style=style)
     console().print(table)

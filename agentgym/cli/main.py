@@ -48,6 +48,7 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
     p = commands.add_parser(
         "eval",
         help="let a model play tasks, and keep what happened",
+        usage="agentgym eval [options] TASK [TASK ...]",
         description="Lets a model play tasks, scores what it did and keeps every episode in a run\ndirectory.",
         epilog="""examples:
   agentgym eval quickstart

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from agentgym.report.console import bar, heading
-from agentgym.report.screen import Column, Table, interactive
+from agentgym.report.screen import Column, Lines, Table, interactive
 from agentgym.report.text import duration, fraction, one_line
 from agentgym.rollout.scheduler import Progress, Scheduler, Tally
 
@@ -61,7 +61,7 @@ class Show:
             self._live.stop()
             self._live = None
 
-    def _print(self, what: Text | str) -> None:
+    def _print(self, what: Lines | Text | str) -> None:
         try:
             self.screen.print(what)
         except BrokenPipeError:  # `| head` has seen enough; that is no reason to stop playing

@@ -302,6 +302,8 @@ class _Connection(asyncio.Protocol):
         self._size = 0
         self._until_close = False
         """Whether the reply has no length of its own, so that it ends where the connection does."""
+        self._connecting = False
+        """Whether a proxy is being asked for a tunnel: its reply has no body, whatever its headers say (RFC 9110, 9.3.6)."""
 
     async def exchange(self, data: bytes, left: float, timeout: float) -> Reply:
         """Sends a request and waits for the whole reply.
@@ -341,7 +343,9 @@ class _Connection(asyncio.Protocol):
         """Asks a proxy for a connection through to ``origin``."""
         to = f"{origin.host}:{origin.port}"
         key = f"Proxy-Authorization: {authorization}\r\n" if authorization else ""
+        self._connecting = True
         reply = await self.exchange(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{key}\r\n".encode(), CONNECT_S, CONNECT_S)
+        self._connecting = False
         if reply.status != 200:
             raise OSError(f"the proxy refused with status {reply.status}")
 
@@ -403,6 +407,8 @@ class _Connection(asyncio.Protocol):
         self._status = self._parser.get_status_code()
         self.reusable = self._parser.should_keep_alive()
         self._until_close = "content-length" not in self._fields and "transfer-encoding" not in self._fields
+        if self._connecting and 200 <= self._status < 300:
+            self.on_message_complete()
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""

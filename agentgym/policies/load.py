@@ -33,7 +33,7 @@ def load_policy(spec: str | Any) -> Policy:
         thing = registry.load_place(spec)
         return _checked(thing() if isinstance(thing, type) or not hasattr(thing, "act") else thing, spec)
     known = registry.policies.names()
-    examples = "e.g. local:smollm2, oracle:honest, replay:latest, ./my_policy.py:MyPolicy"
+    examples = "e.g. local:smollm2, openai:MODEL@URL, agent:my_bot.py:run, oracle:honest, ./my_policy.py:MyPolicy"
     raise NotFoundError(f"no model {redact(spec)!r}.{did_you_mean(kind, known)} A model is KIND:NAME, {examples}.")
 
 

@@ -236,6 +236,10 @@ def _is_object(text: str) -> bool:
     if not text.startswith("{"):
         return False
     try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except (ValueError, RecursionError):
+        pass
+    try:  # knows NaN, as the servers' own parsers do
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
         return False

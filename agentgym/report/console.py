@@ -24,9 +24,6 @@ BAR = 16
 _NARROW_BAR = 8
 """Its cells where a line would not fit the screen otherwise."""
 
-_ROOM_FOR_NOTES = 40
-"""Cells that the notes of a line should have at least; a narrower screen gets the shorter bar."""
-
 
 def bar(done: int, planned: int, cells: int = BAR) -> Text:
     """``████████░░░░░░░░ 4/8``."""
@@ -34,12 +31,14 @@ def bar(done: int, planned: int, cells: int = BAR) -> Text:
     return Text.assemble(("█" * full, "cyan"), ("░" * (cells - full), "dim"), f" {done:,}/{planned:,}")
 
 
-def heading(title: str, model: str, tasks: int, trials: Iterable[int]) -> Text:
+def heading(title: str, model: str, tasks: int, trials: Iterable[int]) -> Lines:
     """``quickstart · local:smollm2 · 6 tasks x 4 trials``."""
     k = sorted(set(trials))
     times = f" x {k[0]} trial{'s' * (k[0] > 1)}" if len(k) == 1 else f" x {k[0]}-{k[-1]} trials" if k else ""
     text = f" · {one_line(redact(model))} · {tasks:,} task{'s' * (tasks != 1)}{times}"
-    return Text.assemble((one_line(title), "bold"), text)
+    lines = Lines()
+    lines.add(Text.assemble((one_line(title), "bold"), text))
+    return lines
 
 
 def _number(value: float) -> str:
@@ -84,24 +83,30 @@ class SummaryTable:
         room = options.max_width if on_screen(screen) else None
         labels = [Text(" " + one_line(row.label, 60)) for row in self.rows]
         golds = [_gold(row) for row in self.rows]
+        notes = [_notes(row) for row in self.rows]
+        longest = max((_length(n) for n in notes), default=0)
         for cells in (BAR, _NARROW_BAR):
             bars = [bar(row.done, row.planned, cells) for row in self.rows]
             columns = [labels, bars, golds]
             widths = [max((t.cell_len for t in column), default=0) + GAP for column in columns]
-            if room is None or room - sum(widths) >= _ROOM_FOR_NOTES:
+            if room is None or sum(widths) + longest <= room:
                 break
-        for row, *texts in zip(self.rows, *columns, strict=True):
+        for parts, *texts in zip(notes, *columns, strict=True):
             line = Text(no_wrap=True, overflow="ignore")
             for text, width in zip(texts, widths, strict=True):
                 line.append_text(text).append(" " * (width - text.cell_len))
-            notes = _notes(row)
-            inline = room is None or line.cell_len + sum(n.cell_len + GAP for n in notes) - GAP <= room
+            inline = room is None or line.cell_len + _length(parts) <= room
             if inline:
-                line.append_text(Text(" " * GAP).join(notes))
+                line.append_text(Text(" " * GAP).join(parts))
             line.rstrip()
             yield line
             if not inline:
-                yield from _flow(notes, widths[0], room or 0)
+                yield from _flow(parts, widths[0], room or 0)
+
+
+def _length(notes: list[Text]) -> int:
+    """Cells that the notes take on one line."""
+    return sum(n.cell_len + GAP for n in notes) - GAP if notes else 0
 
 
 def _flow(notes: list[Text], indent: int, room: int) -> Iterable[Text]:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
@@ -60,18 +61,18 @@ class Table:
     def __init__(self, columns: Iterable[Column], *, head: bool = True) -> None:
         self.columns = list(columns)
         self.head = head
-        self.rows: list[list[Text]] = []
+        self.rows: list[tuple[Sequence[Text | str], str]] = []
 
-    def add(self, *cells: Text | str) -> None:
+    def add(self, *cells: Text | str, style: str = "") -> None:
         """One more row, with one cell a column; texts must be safe to print and without line breaks."""
-        self.rows.append([Text(c) if isinstance(c, str) else c for c in cells])
+        self.rows.append((cells, style))
 
     def _widths(self, room: int | None) -> dict[int, int]:
         """Number of the column -> its cells; columns that are left out are missing."""
-        natural = {
-            i: max(Text(c.title).cell_len, *(row[i].cell_len for row in self.rows), 0) for i, c in enumerate(self.columns)
+        shown = {
+            i: max(cell_len(c.title) if self.head else 0, *(_cells(row[i]) for row, _ in self.rows), 0)
+            for i, c in enumerate(self.columns)
         }
-        shown = dict(natural)
         if room is None:
             return shown
         while True:
@@ -95,21 +96,34 @@ class Table:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Its lines."""
         widths = self._widths(options.max_width if on_screen(console) else None)
-        head = [[Text(c.title, "dim") for c in self.columns]] if self.head else []
-        last = max(widths, default=0)
-        for row in head + self.rows:
-            line = Text(no_wrap=True, overflow="ignore")
-            for i, width in widths.items():
-                cell = row[i].copy()
+        if self.head:
+            yield self._line([c.title for c in self.columns], widths, "dim")
+        for row, style in self.rows:
+            yield self._line(row, widths, style)
+
+    def _line(self, row: Sequence[Text | str], widths: dict[int, int], style: str) -> Text:
+        parts: list[Text | str] = []
+        for i, width in widths.items():
+            cell = row[i]
+            cells = _cells(cell)
+            if cells > width:
+                cell = Text(cell) if isinstance(cell, str) else cell.copy()
                 cell.truncate(width, overflow="ellipsis")
-                blanks = " " * (width - cell.cell_len)
-                if self.columns[i].align == "right":
-                    line.append(blanks)
-                line.append_text(cell)
-                if i != last:
-                    line.append((blanks if self.columns[i].align == "left" else "") + " " * GAP)
-            line.rstrip()
-            yield line
+                cells = cell.cell_len
+            blanks = " " * (width - cells)
+            parts += (blanks, cell) if self.columns[i].align == "right" else (cell, blanks)
+            parts.append(" " * GAP)
+        if all(isinstance(part, str) for part in parts):  # much faster, where there are 100,000 of them
+            return Text("".join(parts).rstrip(), style, no_wrap=True, overflow="ignore")  # type: ignore[arg-type]
+        line = Text.assemble(*parts, style=style, no_wrap=True, overflow="ignore")
+        line.rstrip()
+        return line
+
+
+def _cells(text: Text | str) -> int:
+    if isinstance(text, Text):
+        return text.cell_len
+    return len(text) if text.isascii() else cell_len(text)
 
 
 class Lines:

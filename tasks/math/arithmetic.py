@@ -26,7 +26,7 @@ class Add(Levelled):
         """Two numbers, neither of them 0, so that the sum never stands in the question."""
         low, high = 10 ** (self.level - 1), 10**self.level - 1
         a, b = between(rng, low, high), between(rng, low, high)
-        question = f"What is {a} + {b}? Answer with the number only."
+        question = f"Calculate {a} + {b}. Answer with the number only."
         return Task(opening=question, gold=str(a + b), tags=(f"level:{self.level}",))
 
     def honest(self, task: Task) -> Plan:
@@ -48,7 +48,7 @@ class Arith(Levelled):
         value = 0
         while abs(value) < 2:
             text, value, _ = self._expression(rng, self.level + 1)
-        return f"What is the value of {text}?", value
+        return f"Calculate {text}.", value
 
     def _expression(self, rng: np.random.Generator, leaves: int) -> tuple[str, int, int]:
         """Text, value and how tightly the outermost operator binds: 1 for + and -, 2 for * and /, 3 for a number."""

@@ -50,7 +50,7 @@ def test_it_says_what_is_played_how_it_went_and_where_it_is(agentgym: AgentGym, 
 
 
 def test_a_pipe_gets_no_control_codes_no_blanks_at_line_ends_and_no_breaks(agentgym: AgentGym) -> None:
-    ran = agentgym("eval", "smoke", *ORACLE)
+    ran = agentgym("eval", "math", "tools.retail", "--limit", "3", *ORACLE)
     assert ran.code == 0
     assert "\x1b" not in ran.out
     assert [line for line in ran.lines if line != line.rstrip()] == []

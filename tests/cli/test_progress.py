@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 import pytest
 from rich.console import Console
@@ -50,7 +51,7 @@ def test_a_log_gets_fewer_lines_the_longer_a_run_takes(monkeypatch: pytest.Monke
         show.update(progress(second, 10_000, now))
         if len(file.getvalue()) > before:
             told.append(second)
-    gaps = [b - a for a, b in zip(told, told[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(told)]
     assert told[0] == 10
     assert gaps == sorted(gaps)
     assert gaps[-1] == 60

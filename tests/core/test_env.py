@@ -70,6 +70,28 @@ print(env.trajectory.canonical().hex())
     assert fresh_python(code, hash_seed="1") == fresh_python(code, hash_seed="2")
 
 
+class Dice(Guess):
+    """Keeps the generator that its task was drawn with."""
+
+    family = "test.dice"
+
+    def new_task(self, rng: np.random.Generator) -> Task:
+        self.drawn = copy.deepcopy(rng)
+        return super().new_task(rng)
+
+
+def test_a_tasks_generator_spawns_copies_and_pickles_like_any_other() -> None:
+    env = Dice()
+    env.make_task("3")
+    again = Dice()
+    again.make_task("3")
+    first, twin = env.drawn, pickle.loads(pickle.dumps(again.drawn))
+    assert [c.random() for c in first.spawn(3)] == [c.random() for c in twin.spawn(3)]
+    assert first.random() == twin.random()
+    env.make_task("4")
+    assert env.drawn.random() != again.drawn.random()
+
+
 @pytest.mark.parametrize("seed", [0, 1, 77, 2**31, 2**63 - 1])
 def test_a_task_is_its_seed(seed: int) -> None:
     env = Bank()

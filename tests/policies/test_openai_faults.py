@@ -8,7 +8,11 @@ import contextlib
 import email.utils
 import resource
 import shutil
+import socket
+import ssl
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -328,7 +332,9 @@ def test_when_a_server_stays_away_everyone_is_told() -> None:
             raise Fault("busy", "not now")
 
         results = await asyncio.gather(*(caller.call(attempt) for _ in range(200)), return_exceptions=True)
-        assert all("it has not answered for" in str(r) for r in results)
+        assert all(isinstance(r, InfrastructureError) for r in results)
+        # the one or two that tried may have come to the end of their own time first
+        assert sum("it has not answered for" in str(r) for r in results) > 190
         assert calls < 100, "nearly all of them never had to ask"
 
     asyncio.run(play())
@@ -377,11 +383,8 @@ def test_replies_are_read_whole_however_they_come(way: str) -> None:
 
 
 @contextlib.contextmanager
-def raw_server(answer: bytes, tls: Any = None) -> Iterator[int]:
+def raw_server(answer: bytes, tls: Any = None, wrap: Any = None) -> Iterator[int]:
     """Answers whatever comes with these bytes."""
-    import socket
-    import threading
-
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -391,6 +394,8 @@ def raw_server(answer: bytes, tls: Any = None) -> Iterator[int]:
                 with contextlib.suppress(OSError):
                     if tls is not None:
                         connection = tls.wrap_socket(connection, server_side=True)
+                    if wrap is not None:
+                        connection = wrap(connection)
                     with connection:
                         connection.recv(65536)
                         connection.sendall(answer)
@@ -445,25 +450,70 @@ def test_calls_share_connections_but_never_answers() -> None:
     asyncio.run(play())
 
 
-def test_encrypted_servers_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ssl
-
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A certificate for localhost and model.test, and a server's context with it."""
+    folder = tmp_path_factory.mktemp("tls")
     openssl = shutil.which("openssl")
     assert openssl, "the openssl command makes this test's certificate; it comes with every Linux and macOS"
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    key, file = folder / "key.pem", folder / "cert.pem"
     subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(file), "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,DNS:model.test"],
         check=True, capture_output=True,
     )  # fmt: skip
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
-    with raw_server(answer, context) as port:
+    context.load_cert_chain(file, key)
+    return file, context
+
+
+HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+def test_encrypted_servers_are_checked(certificate: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    file, context = certificate
+    with raw_server(HELLO, context) as port:
         with pytest.raises(HttpFault, match="not trusted"):
             _get(f"https://localhost:{port}")
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
         assert _get(f"https://localhost:{port}") == (200, b"hi")
+
+
+def test_a_proxy_is_asked_for_what_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer(say("through the proxy")) as proxy, FaultServer(say("direct")) as server:
+        monkeypatch.setenv("http_proxy", f"http://u:pw@127.0.0.1:{proxy.port}")
+        assert b"through the proxy" in _get("http://model.test/v1")[1]
+        assert b"direct" in _get(server.url)[1]
+        assert proxy.sent_headers[0]["host"] == "model.test"
+        assert proxy.sent_headers[0]["proxy-authorization"] == "Basic dTpwdw=="
+        monkeypatch.setenv("no_proxy", "127.0.0.1,model.test")
+        with pytest.raises(HttpFault):
+            _get("http://model.test/v1")
+
+
+@pytest.mark.parametrize("status", [200, 407])
+def test_an_encrypted_server_is_reached_through_a_tunnel(
+    status: int, certificate: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, context = certificate
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    asked: list[bytes] = []
+
+    def tunnel(connection: socket.socket) -> socket.socket:
+        asked.append(connection.recv(65536))
+        length = "" if status == 200 else "Content-Length: 0\r\n"
+        connection.sendall(f"HTTP/1.1 {status} X\r\n{length}\r\n".encode())
+        return context.wrap_socket(connection, server_side=True)  # type: ignore[no-any-return]
+
+    with raw_server(HELLO, wrap=tunnel) as port:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        if status == 200:
+            assert _get("https://model.test/v1", headers={"Authorization": "Bearer planted"}) == (200, b"hi")
+        else:
+            with pytest.raises(HttpFault, match="the proxy refused with status 407"):
+                _get("https://model.test/v1", headers={"Authorization": "Bearer planted"})
+    assert asked[0].startswith(b"CONNECT model.test:443 HTTP/1.1\r\n")
+    assert b"planted" not in asked[0], "the proxy sees no key"
 
 
 def test_urls_are_taken_apart() -> None:
@@ -489,8 +539,6 @@ async def main():
     await policy.aclose()
 asyncio.run(main())
 """
-    import sys
-
     with FaultServer(say("ok")) as server:
         original = server._act
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import agentgym
-from agentgym import Action, ChatEnv, EpisodeContext, InfrastructureError, Run, Score, Task, Trajectory, VerifierContext, verifier
+from agentgym import Action, ChatEnv, EpisodeContext, InfrastructureError, Run, Score, Task, Trajectory, verifier
+from agentgym import VerifierContext as Context
 from agentgym.policies.oracle import OraclePolicy, ScriptedPolicy
 from agentgym.report.console import print_summary
 from agentgym.report.summary import Measure, Rule, Summary, measure, summarize
@@ -23,7 +24,7 @@ from tests.envs import Bank
 
 
 @verifier
-def told(trajectory: Trajectory, context: VerifierContext) -> Score:
+def told(trajectory: Trajectory, context: Context) -> Score:
     """The number that the policy said is its score; ``nothing`` is no score at all."""
     text = trajectory.final_text
     if text == "nothing":
@@ -32,9 +33,9 @@ def told(trajectory: Trajectory, context: VerifierContext) -> Score:
 
 
 @verifier
-def length(trajectory: Trajectory, context: VerifierContext) -> Score:
+def length(trajectory: Trajectory, context: Context) -> Score:
     text = trajectory.final_text
-    return Score("length", value=None if text == "nothing" else float(len(text)), status="ok" if text != "nothing" else "timeout")
+    return Score("length", status="timeout") if text == "nothing" else Score("length", value=float(len(text)))
 
 
 class Telling(ChatEnv):

@@ -139,9 +139,7 @@ def spread(groups: list[list[float]]) -> float:
 
 def test_the_bootstrap_agrees_with_all_resamples_of_five_groups_enumerated() -> None:
     groups = [[0.0, 0.5], [1.0], [0.25, 0.25, 1.0], [0.0], [0.75, 0.5]]
-    means = sorted(
-        sum(sum(g) for g in chosen) / sum(len(g) for g in chosen) for chosen in itertools.product(groups, repeat=5)
-    )
+    means = sorted(sum(sum(g) for g in chosen) / sum(len(g) for g in chosen) for chosen in itertools.product(groups, repeat=5))
     # Hesterberg (2015): the tail is that of the normal distribution beyond sqrt(n / (n - 1)) t
     tail = 0.5 * math.erfc(math.sqrt(5 / 4) * 2.7764451 / math.sqrt(2))
     assert tail == pytest.approx(0.00096, abs=1e-5)
