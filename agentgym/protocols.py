@@ -140,6 +140,14 @@ class PolicyBase:
         """Must be written by every policy."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it acts")
 
+    def prepare(self) -> None:
+        """Gets ready what takes long or may be missing (a file, a model), before a run is made; may be called twice.
+
+        Raises:
+            AgentGymError: the policy cannot play; the text says what to do.
+        """
+        return
+
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the policy across runs: model file hash, resolved version, parameters. JSON-compatible."""
         return {"name": self.name}

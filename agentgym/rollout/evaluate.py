@@ -67,6 +67,7 @@ async def start(
 ) -> Outcome:
     """Makes a run of a plan and plays it."""
     async with _closing(policy):
+        await _prepare(policy)
         # before the directory is made: what cannot even be described leaves no empty run behind
         description = {
             "title": plan.title,
@@ -112,6 +113,7 @@ async def resume(
     if policy is None:
         policy = _recorded_policy(path)
     async with _closing(policy):
+        await _prepare(policy)
         writer = RunWriter(path, create=False)
         try:
             plan, options, _ = read_plan(path)
@@ -184,6 +186,13 @@ def read_plan(path: Path) -> tuple[Plan, Options, str]:
             return Plan(meta["title"], environments, tasks), msgspec.convert(meta["options"], Options), meta["resume_as"]
         except (KeyError, msgspec.MsgspecError) as e:
             raise RecordError(f"{path}: what the run set out to do is damaged ({e})") from e
+
+
+async def _prepare(policy: Policy) -> None:
+    """Lets a policy get ready, in a thread: fetching and loading a model takes long, and other tasks may be at work."""
+    get_ready = getattr(policy, "prepare", None)
+    if callable(get_ready):
+        await asyncio.to_thread(get_ready)
 
 
 @contextlib.asynccontextmanager

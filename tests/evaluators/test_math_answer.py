@@ -86,8 +86,8 @@ SEVEN = [
     "So the answer is 7. I checked it. Have a nice day!", "Answer: 8\nNo, I forgot one.\nAnswer: 7", "#### 7", "3+4=7\n#### 7",
     r"\boxed{7}", r"$\boxed{7}$.", r"\boxed{7}\boxed{7}", r"\boxed{7.0}", r"\boxed{\text{7}}", r"\boxed{7\text{ cm}}",
     r"\boxed {7}", r"First I had \boxed{8}, but I forgot one: \boxed{7}", r"The number of those that do not fit is \boxed{7}.",
-    r"\boxed{8} is what the sheet says. I get \boxed{7}.", r"100 \% of them: \boxed{7}", "3 + 4 = 7", "3 + 4 = 7 apples",
-    "3 + 4 = **7**", "3 + 4 = 7 more apples than Ann", "3 + 4 = <<3+4=7>>7 apples.", "= 7, and that is all",
+    r"\boxed{8} is what the sheet says. I get \boxed{7}.", r"100 \% of them: \boxed{7}", r"\phantom{x}\boxed{7}", "3 + 4 = 7",
+    "3 + 4 = 7 apples", "3 + 4 = **7**", "3 + 4 = 7 more apples than Ann", "3 + 4 = <<3+4=7>>7 apples.", "= 7, and that is all",
     "The sum of 3 and 4 is 7.", "She has 7 left", "There were 3 and 4. So 7 remain.", "3 + 4 = 7\nI hope that helps!",
     "<answer>7</answer>", "<think>8? no</think>7", "=> 7", "-> 7", "Total: 7", "x \u2248 7", "I think it is 7?",
 ]  # fmt: skip

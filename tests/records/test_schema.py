@@ -95,7 +95,7 @@ def assert_is_the_recorded_run(path: Path) -> None:
         assert [(e.item, e.error_kind, e.reward, e.gold) for e in spoiled] == [("2", "policy", None, None)] * 2
         assert {e.error for e in spoiled} == {"ConnectionError: the server is gone"}
         summary = summarize(run)
-        assert (summary.done, summary.infrastructure, summary.retried, summary.completion_tokens) == (12, 2, 1, 46)
+        assert (summary.done, summary.infrastructure, summary.retried, summary.completion_tokens) == (12, 2, 1, 66)
     plan, options, model = read_plan(path)
     assert (len(plan.tasks), plan.episodes, options.seed, model) == (6, 12, 5, "recorded")
 

@@ -23,6 +23,7 @@ from agentgym.env import Task
 from agentgym.errors import (
     DefinitionError,
     InfrastructureError,
+    ModelFileError,
     NotFoundError,
     NothingSelectedError,
     RecordError,
@@ -519,3 +520,13 @@ print(agentgym.evaluate(Guess, "oracle:honest", limit=2).path)
     path = fresh_python(code).strip()
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
     assert sorted(p.name for p in (tmp_path / path).iterdir() if not p.name.startswith("run.sqlite-")) == ["lock", "run.sqlite"]
+
+
+def test_a_policy_that_cannot_get_ready_leaves_no_run_behind(tmp_path: Path) -> None:
+    class Unready(Told):
+        def prepare(self) -> None:
+            raise ModelFileError("there is no model file; get one")
+
+    with pytest.raises(ModelFileError, match="get one"):
+        agentgym.evaluate(Guess, Unready(lambda context, turn: "1"), runs=tmp_path)
+    assert not list(tmp_path.iterdir())
