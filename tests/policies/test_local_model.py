@@ -508,3 +508,23 @@ def test_a_file_put_by_hand_that_is_another_one_does_not_play(tmp_path: Path, mo
         f.truncate(modelfiles.KNOWN["smollm2"].size)
     with pytest.raises(ModelFileError, match="is not SmolLM2-135M-Instruct: its sha256"):
         LocalPolicy().prepare()
+
+
+# -- on a busy machine ------------------------------------------------------------------------------------------------
+
+
+def test_the_engine_is_loaded_so_that_its_threads_do_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    with local._no_spinning():
+        assert os.environ["GOMP_SPINCOUNT"] == "0"
+    assert "GOMP_SPINCOUNT" not in os.environ, "programs started later decide for themselves"
+
+
+@pytest.mark.parametrize(("name", "value"), [("GOMP_SPINCOUNT", "1000"), ("OMP_WAIT_POLICY", "active")])
+def test_who_has_decided_about_spinning_is_left_alone(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for known in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(known, raising=False)
+    monkeypatch.setenv(name, value)
+    with local._no_spinning():
+        assert os.environ.get("GOMP_SPINCOUNT") == (value if name == "GOMP_SPINCOUNT" else None)
