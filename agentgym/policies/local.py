@@ -71,7 +71,8 @@ class LocalPolicy(PolicyBase):
         argument: a name that `modelfiles` knows (default ``smollm2``), or the path of a GGUF file: one that ends in
             ``.gguf`` or has a ``/`` in it.
         tool_format: how tool calls are written.
-        threads: CPU threads; None: the CPUs this process may use, at most 8.
+        threads: CPU threads; None: half of the CPUs that this process may use, since most are the second thread of a core
+            and a thread that waits for a busy one holds up all; at most 8.
         context: tokens, prompt and answer together, that one turn may have.
         verbose: whether the engine may print its log to stderr; None: whether ``AGENTGYM_VERBOSE`` is set.
         progress: is given pieces of a line about the download, should there be one; None prints them to stderr.
@@ -97,7 +98,7 @@ class LocalPolicy(PolicyBase):
         self.name = f"local:{argument}"
         self.tool_format: ToolFormat = tool_format
         self.context = context
-        self.threads = threads or min(_cpus(), 8)
+        self.threads = threads or max(1, min(_cpus() // 2, 8))
         self.verbose = bool(os.environ.get("AGENTGYM_VERBOSE")) if verbose is None else verbose
         """May be changed until the model is loaded."""
         self._progress = progress or _print_progress
@@ -278,16 +279,16 @@ def _engine(path: Path, threads: int, context: int, verbose: bool) -> _Engine:
 
 @contextlib.contextmanager
 def _no_spinning() -> Iterator[None]:
-    """Makes the engine's threads sleep while they wait for each other; its OpenMP library reads this as it is loaded.
+    """Makes the engine's threads sleep soon when they wait for each other; its OpenMP library reads this as it is loaded.
 
     They wait for each other some hundred times a token. Spinning meanwhile, as they do otherwise, costs a time slice
-    each time once another process wants the cores: measured, 3 tokens a second instead of 30.
+    each time once another process wants the cores: two threads were ten times slower than one.
     """
     name = "GOMP_SPINCOUNT"
     if name in os.environ or "OMP_WAIT_POLICY" in os.environ:  # somebody has decided already
         yield
         return
-    os.environ[name] = "0"
+    os.environ[name] = "1000"
     try:
         yield
     finally:
