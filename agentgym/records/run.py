@@ -334,9 +334,7 @@ class Run:
         retried = next(self._rows("SELECT coalesce(max(attempt), 0) FROM episodes"))[0]
         return schema.LAST_ATTEMPT if retried else "1"
 
-    def ids(
-        self, where: str = "1", values: tuple[Any, ...] = (), order: str = "id", limit: int | None = None
-    ) -> array[int]:
+    def ids(self, where: str = "1", values: tuple[Any, ...] = (), order: str = "id", limit: int | None = None) -> array[int]:
         """Numbers of the episodes that fit, in order; of retried ones the last attempt's. Eight bytes each.
 
         Together with `by_ids` it pages through any selection at the same cost at its end as at its start, which SQL's
