@@ -229,6 +229,8 @@ class _Engine:
         p.cpuparams.n_threads = threads
         p.cpuparams_batch.n_threads = threads
         p.warmup = False
+        # on a CPU its flash attention takes twice the time once a conversation is a few hundred tokens long
+        p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         p.cache_ram_mib = 0  # the default keeps up to 8 GiB of past prompts
         if not verbose:
             p.verbosity = 0

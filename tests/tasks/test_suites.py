@@ -51,9 +51,9 @@ def test_the_lazy_oracle_solves_none_of_it(suite: str, tmp_path: Path) -> None:
         assert {e.gold for e in run.episodes()} == {0.0}
 
 
-def test_quickstart_is_six_tasks_four_times_from_what_is_easy_to_what_is_hard() -> None:
+def test_quickstart_is_six_tasks_from_what_is_easy_to_what_is_hard_and_dear() -> None:
     plan = resolve(["quickstart"], Choice())
-    assert (len(plan.tasks), plan.episodes, {t.trials for t in plan.tasks}) == (6, 24, {4})
+    assert (len(plan.tasks), plan.episodes, {t.trials for t in plan.tasks}) == (6, 22, {2, 4})
     assert {t.task_id.partition("/")[0] for t in plan.tasks} == {"math.add", "math.chain", "tools.retail"}
     assert {t.variant for t in plan.tasks} == {"control"}
 
