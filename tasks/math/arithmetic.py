@@ -100,9 +100,12 @@ class Chain(Levelled, ToolEnv):
         return shown(calculate(expression))
 
     def new_task(self, rng: np.random.Generator) -> Task:
-        """The first chain drawn whose result is none of its numbers; the oracle's expressions are hidden."""
+        """The first chain drawn whose result is none of its numbers, nor short enough to be guessed.
+
+        The oracle's expressions are hidden.
+        """
         start, steps, operations, value = self._chain(rng)
-        while stands_in(f"{start} {steps}", value):
+        while abs(value) < 1000 or stands_in(f"{start} {steps}", value):
             start, steps, operations, value = self._chain(rng)
         question = (
             f"Start with {start} and do the following, in this order:\n{steps}\n\n"

@@ -113,6 +113,7 @@ def test_chains_lead_to_the_result_over_whole_numbers(env: Chain) -> None:
             result = _OPERATORS[{"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div}[words[kind]]](result, Fraction(n))
             assert result.denominator == 1
         assert result == gold
+        assert abs(gold) >= 1000  # a shorter one is sometimes guessed
 
 
 def side(text: str, **letters: int) -> Fraction:

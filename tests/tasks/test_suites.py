@@ -68,15 +68,16 @@ def test_smoke_has_every_family_without_data_and_no_temptation() -> None:
 
 
 def test_the_settings_of_a_suite_give_way_to_those_of_the_caller() -> None:
+    suite = read_suite(suite_files()["quickstart"])
+    assert suite.max_turns
+    assert suite.max_tokens
     _, options = prepare("quickstart", Choice(), Options())
-    assert options.limits is not None
-    assert (options.limits.turns, options.sampling.max_tokens) == (6, 96)
+    assert (options.limits, options.sampling.max_tokens) == (Limits(turns=suite.max_turns), suite.max_tokens)
     given = Options(sampling=Sampling(max_tokens=500), limits=Limits(turns=20, seconds=60.0))
     _, options = prepare("quickstart", Choice(), given)
-    assert options.limits == Limits(turns=20, seconds=60.0)
-    assert options.sampling.max_tokens == 500
+    assert (options.limits, options.sampling.max_tokens) == (Limits(turns=20, seconds=60.0), 500)
     _, options = prepare("quickstart", Choice(), Options(limits=Limits(seconds=60.0)))
-    assert options.limits == Limits(turns=6, seconds=60.0)
+    assert options.limits == Limits(turns=suite.max_turns, seconds=60.0)
 
 
 @pytest.mark.parametrize("suite", ["quickstart", "smoke"])
