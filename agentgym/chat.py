@@ -267,27 +267,22 @@ def _flat_object(text: str) -> dict[str, Any] | None:
     return value
 
 
+_BRACKET = re.compile(r'[\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A bracket, or a whole string, in which brackets mean nothing. Possessive: text that never closes is read once."""
+
+
 def _depth_exceeds(text: str, limit: int) -> bool:
     """Whether brackets outside of strings nest deeper than ``limit``."""
     if text.count("[") + text.count("{") <= limit:
         return False
     depth = 0
-    in_string = escaped = False
-    for ch in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif ch == "\\":
-                escaped = True
-            elif ch == '"':
-                in_string = False
-        elif ch == '"':
-            in_string = True
-        elif ch in "[{":
+    for m in _BRACKET.finditer(text):
+        mark = m[0]
+        if mark in "[{":
             depth += 1
             if depth > limit:
                 return True
-        elif ch in "]}":
+        elif mark in "]}":
             depth -= 1
     return False
 

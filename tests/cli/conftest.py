@@ -33,7 +33,7 @@ AgentGym = Callable[..., Ran]
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, and none of the caller's settings."""
-    for name in ("AGENTGYM_RUNS", "AGENTGYM_TRACEBACK", "AGENTGYM_VERBOSE", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+    for name in (*(n for n in os.environ if n.startswith("AGENTGYM_")), "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

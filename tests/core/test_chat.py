@@ -193,7 +193,7 @@ def test_no_text_is_expensive_to_judge(arguments: str) -> None:
     start = time.process_time()
     with contextlib.suppress(ArgumentError):
         parse_arguments(arguments)
-    assert time.process_time() - start < 2.0
+    assert time.process_time() - start < 5.0  # tenths of a second on an idle machine; what recurses or backtracks never ends
 
 
 # -- text that is not Unicode -----------------------------------------------------------------------------------------
