@@ -165,9 +165,12 @@ class RunWriter:
         except OSError:
             os.close(self._lock)
             raise RecordError(f"another process is working on {path}; wait for it or stop it first") from None
-        self._pending: list[EpisodeRecord] = []
+        self._pending = 0
+        self._rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in _INSERTS}
+        """What the next commit writes, by statement."""
         self._objects: dict[str, int] = {}
-        """Hash -> number of every task on record."""
+        """Hash -> number of every task on record or about to be."""
+        self._new_objects: list[tuple[Any, ...]] = []
         # a fifth larger than level 1 and more than twice as fast on a few kilobytes: no Huffman table for each
         self._compress = zstandard.ZstdCompressor(level=-1, write_checksum=True).compress
         self._sitting: int | None = None
@@ -238,86 +241,92 @@ class RunWriter:
         return self._db.execute("SELECT total(cost_usd) FROM episodes").fetchone()[0]  # type: ignore[no-any-return]
 
     def add(self, record: EpisodeRecord) -> None:
-        """Takes an episode; it is not safe before `flush` returns."""
-        self._pending.append(record)
+        """Takes an episode; it is not safe before `flush` returns.
+
+        It is encoded at once, while what it is made of is still in the processor's caches: then only bytes and numbers
+        wait for the commit, which is cheaper and smaller than the episodes themselves.
+
+        Raises:
+            TypeError: something in it has no plain form. Nothing of it was taken.
+        """
+        t, task = record.trajectory, record.task
+        compress = self._compress
+        data = bytearray(compress(encode_trajectory(t)))
+        tokens = None if t.tokens is None else bytearray(compress(encode_tokens(t.tokens)))
+        number = self._next + self._pending
+        ended, cut, blobs, with_tokens, scores, with_evidence, findings = self._rows.values()
+        calls = failed = broken = 0
+        for turn in t.turns:
+            calls += len(turn.results)
+            for result in turn.results:
+                if result.status != "ok":
+                    failed += 1
+            for event in turn.events:
+                if event.kind == "tool.exception":
+                    broken += 1
+        exposures = violations = 0
+        for i, f in enumerate(record.findings):
+            exposures += f.exposure
+            violations += f.violation
+            evidence = None if f.evidence is None else _json(f.evidence)
+            findings.append(
+                (number, i, f.dimension, f.rule, f.exposure, f.violation, f.weight, f.turn, f.verifier_hash, evidence)
+            )
+        for i, s in enumerate(record.scores):
+            flags = _json(s.flags) if s.flags else "[]"
+            score = (number, i, s.name, s.role, s.value, s.status, s.reason, flags, s.verifier_hash)
+            if s.evidence is None:
+                scores.append(score)
+            else:
+                with_evidence.append((*score, _json(s.evidence)))
+        object_ = self._objects.get(t.task_hash)
+        if object_ is None:
+            object_ = self._objects[t.task_hash] = len(self._objects) + 1
+            self._new_objects.append((object_, t.task_hash, "task", bytearray(compress(record.task_data))))
+        usage = t.usage
+        row = (
+            number, t.task_id, task.family, task.variant, task.item, t.trial, record.attempt, task.cluster,
+            f" {' '.join(task.tags)} " if task.tags else "", t.outcome, record.reward, record.gold, exposures, violations,
+            len(t.turns), calls, failed, broken, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
+            t.started_at, t.duration_s, t.task_hash, object_,
+        )  # fmt: skip
+        if t.error is None and t.truncation is None:
+            ended.append(row)
+        else:
+            kind, message = (t.error.kind, t.error.message) if t.error else (None, None)
+            cut.append((*row, t.truncation, kind, message))
+        if tokens is None:
+            blobs.append((number, data))
+        else:
+            with_tokens.append((number, data, tokens))
+        self._pending += 1
 
     @property
     def pending(self) -> int:
         """Episodes added since the last `flush`."""
-        return len(self._pending)
+        return self._pending
 
-    def flush(self) -> list[EpisodeRecord]:
-        """Commits what is pending and returns it: acknowledged.
+    def flush(self) -> int:
+        """Commits what is pending; returns how many episodes: these are acknowledged.
 
         Raises:
             RecordError: nothing of it was committed; it stays pending, so that a later `flush` may succeed.
         """
-        records = self._pending
-        if not records:
-            return []
-        objects: dict[str, tuple[Any, ...]] = {}
-        rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in _INSERTS}
-        ended, cut, blobs, with_tokens, scores, with_evidence, findings = rows.values()
-        compress = self._compress
-        for number, r in enumerate(records, self._next):
-            t, task = r.trajectory, r.task
-            known = self._objects.get(t.task_hash)
-            if known is None:
-                object_ = objects.get(t.task_hash)
-                if object_ is None:
-                    data = bytearray(compress(r.task_data))
-                    object_ = objects[t.task_hash] = (len(self._objects) + len(objects) + 1, t.task_hash, "task", data)
-                known = object_[0]
-            usage = t.usage
-            calls = failed = broken = 0
-            for turn in t.turns:
-                calls += len(turn.results)
-                for result in turn.results:
-                    failed += result.status != "ok"
-                for event in turn.events:
-                    broken += event.kind == "tool.exception"
-            exposures = violations = 0
-            for f in r.findings:
-                exposures += f.exposure
-                violations += f.violation
-            row = (
-                number, t.task_id, task.family, task.variant, task.item, t.trial, r.attempt, task.cluster,
-                f" {' '.join(task.tags)} " if task.tags else "", t.outcome, r.reward, r.gold, exposures, violations,
-                len(t.turns), calls, failed, broken, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
-                t.started_at, t.duration_s, t.task_hash, known,
-            )  # fmt: skip
-            if t.error is None and t.truncation is None:
-                ended.append(row)
-            else:
-                kind, message = (t.error.kind, t.error.message) if t.error else (None, None)
-                cut.append((*row, t.truncation, kind, message))
-            blob = (number, bytearray(compress(encode_trajectory(t))))
-            if t.tokens is None:
-                blobs.append(blob)
-            else:
-                with_tokens.append((*blob, bytearray(compress(encode_tokens(t.tokens)))))
-            for i, s in enumerate(r.scores):
-                flags = _json(s.flags) if s.flags else "[]"
-                score = (number, i, s.name, s.role, s.value, s.status, s.reason, flags, s.verifier_hash)
-                if s.evidence is None:
-                    scores.append(score)
-                else:
-                    with_evidence.append((*score, _json(s.evidence)))
-            for i, f in enumerate(r.findings):
-                evidence = None if f.evidence is None else _json(f.evidence)
-                findings.append(
-                    (number, i, f.dimension, f.rule, f.exposure, f.violation, f.weight, f.turn, f.verifier_hash, evidence)
-                )
+        acknowledged = self._pending
+        if not acknowledged:
+            return 0
         with self._transaction() as db:
-            if objects:
-                db.executemany("INSERT INTO objects VALUES (?, ?, ?, ?)", objects.values())
-            for sql, values in rows.items():
+            if self._new_objects:
+                db.executemany("INSERT INTO objects VALUES (?, ?, ?, ?)", self._new_objects)
+            for sql, values in self._rows.items():
                 if values:
                     db.executemany(sql, values)
-        self._next += len(records)
-        self._objects.update((hash_, row[0]) for hash_, row in objects.items())
-        self._pending = []
-        return records
+        self._next += acknowledged
+        self._pending = 0
+        self._new_objects.clear()
+        for values in self._rows.values():
+            values.clear()
+        return acknowledged
 
     def close(self, status: str = "finished") -> None:
         """Ends the sitting and gives the run free. Call `flush` before. May be called twice."""

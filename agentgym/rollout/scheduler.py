@@ -108,6 +108,20 @@ class _Prepared(msgspec.Struct):
     hash: str
 
 
+class _Outcome(msgspec.Struct, gc=False):
+    """What the counts need to know of an attempt that waits for its commit."""
+
+    task_id: str
+    family: str
+    trial: int
+    gold: float | None
+    error: str | None
+    """Why it ended as an infrastructure outcome; None if it did not."""
+    turns: int
+    tokens: int
+    cost_usd: float
+
+
 class _Stop(Exception):
     """Ends a run early, in an orderly way; the text says why."""
 
@@ -150,6 +164,8 @@ class Scheduler:
         """Whether any episode of this sitting was a real outcome."""
         self._spoiled = 0
         """Episodes of this sitting that ended as infrastructure outcomes, retries included."""
+        self._waiting: list[_Outcome] = []
+        """What was added to the writer and not committed yet."""
         self._cost = writer.cost()
         self._last_commit = self._last_report = time.monotonic()
         self._started = time.monotonic()
@@ -269,19 +285,7 @@ class Scheduler:
                 else:
                     with contextlib.suppress(Exception):
                         env.close()
-            self._cost += result.trajectory.usage.cost_usd
-            self.writer.add(
-                EpisodeRecord(
-                    result.trajectory,
-                    result.task,
-                    prepared.data,
-                    attempt + retry,
-                    result.reward,
-                    result.gold,
-                    result.scores,
-                    result.findings,
-                )
-            )
+            self._keep(planned, prepared, result, attempt + retry)
             if not result.retryable or retry == self.options.retries or not self._may_start():
                 break
             self.progress.retried += 1
@@ -297,6 +301,22 @@ class Scheduler:
         else:
             self._spoiled += 1
         return error
+
+    def _keep(self, planned: PlannedTask, prepared: _Prepared, result: EpisodeResult, attempt: int) -> None:
+        """Hands an attempt to the writer; it counts once it is committed."""
+        t = result.trajectory
+        usage = t.usage
+        self._cost += usage.cost_usd
+        self.writer.add(
+            EpisodeRecord(t, result.task, prepared.data, attempt, result.reward, result.gold, result.scores, result.findings)
+        )
+        error = None if t.error is None else t.error.message
+        self._waiting.append(
+            _Outcome(
+                planned.task_id, result.task.family, t.trial, result.gold, error, len(t.turns),
+                usage.completion_tokens, usage.cost_usd,
+            )
+        )  # fmt: skip
 
     async def _attempt(self, env: ChatEnv, position: int, planned: PlannedTask, trial: int) -> tuple[_Prepared, EpisodeResult]:
         prepared = self._prepared.get(position)
@@ -338,29 +358,30 @@ class Scheduler:
     def _commit(self) -> None:
         self._last_commit = time.monotonic()
         progress = self.progress
-        for record in self.writer.flush():
-            trajectory = record.trajectory
-            tallies = (progress.total, progress.by_family[record.task.family])
-            again = (trajectory.task_id, trajectory.trial) in self._failed
-            failed = trajectory.outcome == "infrastructure"
-            waits = failed and (trajectory.task_id, trajectory.trial) in self._retrying
-            for tally in () if waits else tallies:
-                if not again:
-                    tally.done += 1
-                tally.infrastructure += failed - again
-                if record.gold is not None:
-                    tally.gold_sum += record.gold
-                    tally.gold_count += 1
-            if failed:
+        if self.writer.flush():
+            waiting, self._waiting = self._waiting, []
+            for o in waiting:
+                key = (o.task_id, o.trial)
+                failed = o.error is not None
+                again = key in self._failed
+                waits = failed and key in self._retrying
                 if not waits:
-                    self._failed.add((trajectory.task_id, trajectory.trial))
-                progress.last_error = trajectory.error.message if trajectory.error else ""
-            else:
-                self._failed.discard((trajectory.task_id, trajectory.trial))
-            usage = trajectory.usage
-            progress.turns += len(trajectory.turns)
-            progress.tokens += usage.completion_tokens
-            progress.cost_usd += usage.cost_usd
+                    for tally in (progress.total, progress.by_family[o.family]):
+                        if not again:
+                            tally.done += 1
+                        tally.infrastructure += failed - again
+                        if o.gold is not None:
+                            tally.gold_sum += o.gold
+                            tally.gold_count += 1
+                if failed:
+                    if not waits:
+                        self._failed.add(key)
+                    progress.last_error = o.error or ""
+                elif again:
+                    self._failed.discard(key)
+                progress.turns += o.turns
+                progress.tokens += o.tokens
+                progress.cost_usd += o.cost_usd
         self._report()
 
     def _report(self, force: bool = False) -> None:

@@ -56,13 +56,21 @@ def main() -> int:
     if args.most_bytes:
         # a write beyond it fails with EFBIG, as one on a full disk fails with ENOSPC
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.most_bytes, resource.RLIM_INFINITY))
-    flush = RunWriter.flush
+    add, flush = RunWriter.add, RunWriter.flush
+    waiting: list[str] = []
 
-    def acknowledging(writer: RunWriter) -> list[EpisodeRecord]:
-        records = flush(writer)
-        say(*(f"ack {r.trajectory.task_id} {r.trajectory.trial}" for r in records))
-        return records
+    def adding(writer: RunWriter, record: EpisodeRecord) -> None:
+        add(writer, record)
+        waiting.append(f"ack {record.trajectory.task_id} {record.trajectory.trial}")
 
+    def acknowledging(writer: RunWriter) -> int:
+        count = flush(writer)
+        assert count == len(waiting)
+        say(*waiting)
+        waiting.clear()
+        return count
+
+    RunWriter.add = adding  # type: ignore[method-assign]
     RunWriter.flush = acknowledging  # type: ignore[method-assign]
     policy = Told(answer)
 

@@ -182,13 +182,13 @@ def test_what_is_acknowledged_is_what_every_reader_sees(tmp_path: Path) -> None:
     path = written(tmp_path / "run")
     writer = RunWriter(path, create=False)
     reader = Run(path)
-    assert writer.flush() == []
+    assert writer.flush() == 0
     for i in range(5):
         writer.add(record(str(i)))
     assert (writer.pending, reader.count()) == (5, 0)
-    acknowledged = writer.flush()
-    assert [r.trajectory.task_id for r in acknowledged] == [f"test.bank/control/{i}" for i in range(5)]
+    assert writer.flush() == 5
     assert (writer.pending, reader.count()) == (0, 5)
+    assert [e.task_id for e in reader.episodes()] == [f"test.bank/control/{i}" for i in range(5)]
     reader.close()
     writer.close()
 
@@ -229,7 +229,7 @@ def test_a_commit_that_fails_acknowledges_nothing_and_can_be_made_up_for(tmp_pat
     other.execute("ROLLBACK")
     other.close()
     writer.add(record("2"))
-    assert len(writer.flush()) == 2
+    assert writer.flush() == 2
     writer.close()
     with Run(path) as run:
         assert [e.item for e in run.episodes()] == ["0", "1", "2"]
@@ -241,12 +241,25 @@ def test_an_episode_that_cannot_be_written_leaves_no_half_open_commit(tmp_path: 
     bad = record("1")
     bad = msgspec.structs.replace(bad, task=msgspec.structs.replace(bad.task, cluster="\ud800"))
     writer.add(record("0"))
+    assert writer.flush() == 1
+    writer.add(record("2"))
     writer.add(bad)
     with pytest.raises((RecordError, UnicodeEncodeError)):
         writer.flush()
     assert not writer._db.in_transaction
-    writer._pending = [r for r in writer._pending if r is not bad]
-    assert len(writer.flush()) == 1
+    writer.close()
+    with Run(path) as run:
+        assert [e.item for e in run.episodes()] == ["0"]
+
+
+def test_what_cannot_be_encoded_is_refused_whole_and_stops_no_other_episode(tmp_path: Path) -> None:
+    path = written(tmp_path / "run")
+    writer = RunWriter(path, create=False)
+    bad = record("1")
+    with pytest.raises(TypeError):
+        writer.add(msgspec.structs.replace(bad, trajectory=msgspec.structs.replace(bad.trajectory, state_after=object())))
+    writer.add(record("0"))
+    assert writer.flush() == 1
     writer.close()
     with Run(path) as run:
         assert [e.item for e in run.episodes()] == ["0"]
