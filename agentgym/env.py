@@ -241,11 +241,11 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         Raises:
             NotFoundError: ``item`` is not a seed (an integer of 0 or more that fits into 63 bits).
         """
-        if not (item.isascii() and item.isdigit()) or str(int(item[:20])) != item or int(item) >= 1 << 63:
+        seed = int(item) if len(item) < 20 and item.isascii() and item.isdigit() else -1
+        if not 0 <= seed < 1 << 63 or str(seed) != item:
             raise NotFoundError(
                 f"{self.label} has no task {item!r}: its tasks are numbered by seed, e.g. {self.label}/control/0"
             )
-        seed = int(item)
         task = self.new_task(_generator(seed, self.label))
         task.seed = seed
         return self._finish_task(task, item, seed)
@@ -353,25 +353,30 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             gymnasium.error.ResetNeeded: no episode is running.
             InfrastructureError: something failed that is not the agent's doing.
         """
+        turn, ended, truncated = self._play(action)
+        info: dict[str, Any] = {"task_id": self.trajectory.task_id, "turn": turn.index + 1}
+        if ended or truncated:
+            self._add_scores(info)
+        return Observation(turn.observation), turn.reward, ended, truncated, info
+
+    def _play(self, action: Action) -> tuple[Turn, bool, bool]:
+        """What `step` does, for the episode loop: returns the recorded turn, terminated, truncated."""
         if not self._running:
             raise gymnasium.error.ResetNeeded("step was called outside of an episode: call reset first")
         trajectory = self.trajectory
-        index = len(trajectory.turns)
+        turns = trajectory.turns
+        index = len(turns)
         message = self._as_message(action, index)
-        self._changes = []
+        changes: list[StateChange] = []
+        self._changes = changes
         messages, results = self._answer(message)
-        turn = Turn(
-            index,
-            message,
-            parent=index - 1,
-            results=results,
-            observation=tuple(messages),
-            changes=tuple(self._changes),
-            events=tuple(self._events),
-        )
-        self._events = []
-        completion, self._completion = self._completion, None
+        events = self._events
+        turn = Turn(index, message, "", index - 1, results, tuple(messages), tuple(changes), tuple(events))
+        if events:
+            self._events = []
+        completion = self._completion
         if completion is not None:
+            self._completion = None
             turn.finish_reason = completion.finish_reason
             turn.usage = completion.usage
             turn.sampling = completion.sampling
@@ -379,16 +384,16 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             if completion.tokens is not None or trajectory.tokens is not None:
                 tokens = trajectory.tokens or [None] * index
                 trajectory.tokens = [*tokens, completion.tokens]
-        trajectory.turns.append(turn)
-        info: dict[str, Any] = {"task_id": trajectory.task_id, "turn": index + 1}
+        turns.append(turn)
         terminated = self._ended
         truncated = not terminated and index + 1 >= self.max_turns
-        turn.reward, self._paid = self._paid, 0.0
+        if self._paid:
+            turn.reward, self._paid = self._paid, 0.0
         if terminated or truncated:
-            self.finish("turns" if truncated else None, info)
-        return Observation(messages), turn.reward, terminated, truncated, info
+            self.finish("turns" if truncated else None)
+        return turn, terminated, truncated
 
-    def finish(self, truncation: str | None, info: dict[str, Any] | None = None) -> float:
+    def finish(self, truncation: str | None) -> float:
         """Closes the episode and pays the proxy verifiers' reward into its last turn; returns that reward.
 
         ``step`` calls it; the episode loop calls it too, when it cuts an episode by a limit of its own.
@@ -408,15 +413,17 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         verifiers = self.proxy or self.gold
         self._scores, self._findings = verify(verifiers, "proxy", trajectory, VerifierContext(self.frozen_task))
         reward = proxy_reward(self._scores, verifiers)
-        if info is not None:
-            info["proxy"] = {s.name: s.value for s in self._scores if s.role == "proxy"}
-            if reward is None and verifiers:
-                # not the reason: an exception's text may quote the answer
-                failed = [s.name for s in self._scores if s.role == "proxy" and s.value is None]
-                info["unscorable"] = f"no value from: {', '.join(failed)}" if failed else "no score"
         if reward is not None and trajectory.turns:
             trajectory.turns[-1].reward += reward
         return reward or 0.0
+
+    def _add_scores(self, info: dict[str, Any]) -> None:
+        verifiers = self.proxy or self.gold
+        info["proxy"] = {s.name: s.value for s in self._scores if s.role == "proxy"}
+        if verifiers and proxy_reward(self._scores, verifiers) is None:
+            # not the reason: an exception's text may quote the answer
+            failed = [s.name for s in self._scores if s.role == "proxy" and s.value is None]
+            info["unscorable"] = f"no value from: {', '.join(failed)}" if failed else "no score"
 
     @property
     def proxy_scores(self) -> list[Score]:
@@ -465,12 +472,13 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         calls = message.tool_calls
         if calls:
             if len(calls) == 1:
-                renamed = not calls[0].id
+                c = calls[0]
+                if not c.id:
+                    calls = (ToolCall(c.name, c.arguments, f"t{index}c0", c.origin),)
             else:
                 ids = {c.id for c in calls}
-                renamed = len(ids) != len(calls) or "" in ids
-            if renamed:
-                calls = tuple([ToolCall(c.name, c.arguments, f"t{index}c{i}", c.origin) for i, c in enumerate(calls)])
+                if len(ids) != len(calls) or "" in ids:
+                    calls = tuple([ToolCall(c.name, c.arguments, f"t{index}c{i}", c.origin) for i, c in enumerate(calls)])
         if message.role != "assistant" or calls is not message.tool_calls or message.tool_call_id is not None:
             message = Message("assistant", message.content, calls, None, message.name)
         return message
@@ -558,7 +566,7 @@ class ToolEnv(ChatEnv):
         try:
             value = function.function(self, **arguments)
             if isinstance(value, str):
-                content = clean_text(value)
+                content = value if type(value) is str and value.isascii() else clean_text(str(value))
             else:
                 content = "ok" if value is None else msgspec.json.encode(value).decode()
         except ToolError as e:
@@ -583,6 +591,9 @@ class ToolEnv(ChatEnv):
 ToolEnv._tools = tools_of(ToolEnv)
 
 
+_LITTLE_UINT64 = np.dtype("<u8")
+
+
 class _Seed(ISpawnableSeedSequence):
     """Where a generator's state comes from: a hash of names, equal everywhere and unrelated for different names.
 
@@ -594,6 +605,8 @@ class _Seed(ISpawnableSeedSequence):
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         """The first ``n_words`` of the hash; more of them from a ``SeedSequence`` that is seeded with it."""
+        if dtype is np.uint64 and n_words == 4:  # what PCG64 asks for
+            return np.frombuffer(self._digest, _LITTLE_UINT64)
         state = np.frombuffer(self._digest, np.dtype(dtype).newbyteorder("<"))
         return state[:n_words] if n_words <= len(state) else self._sequence().generate_state(n_words, dtype)
 

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from typing import Any, Literal, TypeVar, get_args
 
@@ -103,6 +103,7 @@ async def play(
     base = 0.0  # what the environment itself paid for the last turn, before wrappers
     player: Policy | None = None
     in_thread = threads is not None and core.blocking
+    bare = env is core and not in_thread and type(core).step is ChatEnv.step  # then nothing can come between
     try:
         options = {"task": task, "frozen": frozen}
         observation, _ = await _run(threads, lambda: env.reset(options=options)) if in_thread else env.reset(options=options)
@@ -117,18 +118,26 @@ async def play(
         turn_limit = None if limits is None else limits.turns
         while True:
             layer = "policy"
-            completion = await _act(player, conversation, tools, sampling, deadline)
+            if deadline is None:
+                completion = await player.act(conversation, tools, sampling)
+            else:
+                completion = await _in_time(player.act(conversation, tools, sampling), deadline)
+            completion = _kept(completion, player)
             message = completion.message
             layer = "environment"
             core.attach(completion)
-            if in_thread:
-                observation, reward, terminated, truncated, _ = await _run(threads, lambda m=message: env.step(m))  # type: ignore[misc]
+            if bare:
+                turn, terminated, truncated = core._play(message)
+                new: Sequence[Message] = turn.observation
             else:
-                observation, reward, terminated, truncated, _ = env.step(message)
-            turn = trajectory.turns[-1]
-            base = turn.reward
-            if reward != base:  # a wrapper changed what is delivered
-                turn.reward = float(reward)
+                if in_thread:
+                    new, reward, terminated, truncated, _ = await _run(threads, lambda m=message: env.step(m))  # type: ignore[misc]
+                else:
+                    new, reward, terminated, truncated, _ = env.step(message)
+                turn = trajectory.turns[-1]
+                base = turn.reward
+                if reward != base:  # a wrapper changed what is delivered
+                    turn.reward = float(reward)
             if terminated:
                 break
             if truncated:
@@ -136,7 +145,7 @@ async def play(
                     _finish(env, core, "environment", base)
                 break
             conversation.append(turn.message)
-            conversation += observation
+            conversation += new
             if limits is not None:
                 if turn_limit is not None and len(trajectory.turns) >= turn_limit:
                     raise _Cut("turns")
@@ -231,33 +240,31 @@ def _as_gold(proxy: list[Score]) -> list[Score]:
     return result
 
 
-async def _act(
-    player: Policy, conversation: list[Message], tools: Sequence[Any], sampling: Sampling, deadline: float | None
-) -> Completion:
-    """The policy's next answer, within the time that is left."""
-    if deadline is None:
-        completion = await player.act(conversation, tools, sampling)
-    else:
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()) as scope:
-                completion = await player.act(conversation, tools, sampling)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise _Cut("time") from None
+async def _in_time(answer: Coroutine[Any, Any, Completion], deadline: float) -> Completion:
+    """The policy's answer, within the time that is left."""
     try:
-        return _kept(completion)
+        async with asyncio.timeout(deadline - time.monotonic()) as scope:
+            return await answer
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise _Cut("time") from None
+
+
+def _kept(completion: Any, player: Policy) -> Completion:
+    """The completion with plain numbers in it. Structs do not check what they are constructed with, and what one
+    policy gets wrong must not make its episode impossible to keep.
+
+    Raises:
+        InfrastructureError: something in it is not what `Completion` says; the text names it.
+    """
+    try:
+        return _checked(completion)
     except (TypeError, ValueError, AttributeError) as e:
         raise InfrastructureError(f"{player.name}: act returned what cannot be kept: {e}", retryable=False) from e
 
 
-def _kept(completion: Any) -> Completion:
-    """The completion with plain numbers in it. Structs do not check what they are constructed with, and what one
-    policy gets wrong must not make a whole commit of episodes impossible.
-
-    Raises:
-        TypeError, ValueError, AttributeError: something in it is not what `Completion` says; the text names it.
-    """
+def _checked(completion: Any) -> Completion:
     if not isinstance(completion, Completion) or not isinstance(completion.message, Message):
         given = completion.message if isinstance(completion, Completion) else completion
         raise TypeError(f"expected a Completion with a Message in it, not {type(given).__name__}")
@@ -287,7 +294,7 @@ def _kept(completion: Any) -> Completion:
     return msgspec.structs.replace(completion, **changed) if changed else completion
 
 
-_FINISH_REASONS = get_args(FinishReason)
+_FINISH_REASONS: tuple[str, ...] = get_args(FinishReason)
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 

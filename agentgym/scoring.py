@@ -109,6 +109,8 @@ class Verifier:
     def __call__(self, trajectory: Trajectory, context: VerifierContext) -> list[Score | Finding]:
         """Scores and findings of one episode, all numbers checked; see `verify` for what happens to exceptions."""
         verdict = self.function(trajectory, context)
+        if verdict is True or verdict is False:  # what most verifiers say
+            return [Score(self.name, "metric", 1.0 if verdict else 0.0, verifier_hash=self.hash)]
         if verdict is None:
             return []
         scalar = getattr(verdict, "shape", None) == ()  # numpy's and torch's are Iterable by type and not in fact

@@ -6,6 +6,7 @@ A trajectory is written once and never changed. Scores, labels and advantages ar
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Literal
 
 import msgspec
@@ -257,9 +258,8 @@ def decode_tokens(data: bytes) -> list[Tokens | None]:
     return result
 
 
-def _pointer(path: str, key: Any) -> str:
+def _pointer(path: str, key: str) -> str:
     """The JSON pointer of a key below ``path``."""
-    key = str(key)
     if "~" in key or "/" in key:
         key = key.replace("~", "~0").replace("/", "~1")
     return f"{path}/{key}"
@@ -284,29 +284,34 @@ def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> No
     # apart here, without a call or a path for each, and loops that are mostly empty stand where comprehensions would.
     kind = type(b)
     if kind is dict and type(a) is dict:
-        if a.keys() != b.keys():
-            out += [StateChange(_pointer(path, key), "remove", a[key], None, call_id) for key in a if key not in b]
+        start, kept = len(out), 0
         for key, value in b.items():
             old = a.get(key, _MISSING)
             if old is value:
+                kept += 1
                 continue
-            if type(value) in _LEAVES and type(old) is type(value):
+            if old is _MISSING:
+                out.append(StateChange(_pointer(path, key), "add", None, value, call_id))
+                continue
+            kept += 1
+            kind = type(value)
+            if kind in _LEAVES and type(old) is kind:
                 if old != value:
                     out.append(StateChange(_pointer(path, key), "replace", old, value, call_id))
-            elif old is _MISSING:
-                out.append(StateChange(_pointer(path, key), "add", None, value, call_id))
             else:
                 _diff(old, value, _pointer(path, key), call_id, out)
+        if kept < len(a):  # what was removed comes first
+            out[start:start] = [StateChange(_pointer(path, key), "remove", a[key], None, call_id) for key in a if key not in b]
     elif (kind is list or kind is tuple) and isinstance(a, (list, tuple)):
         before, after = len(a), len(b)
-        for i in range(before if before < after else after):
+        # copies share what is immutable, so that a log that only grew is told at once; 1 and True are not the same object
+        same = before <= after and all(map(operator.is_, a, b))
+        for i in () if same else range(before if before < after else after):
             x, y = a[i], b[i]
             if x is not y and not (type(x) is type(y) and type(x) in _LEAVES and x == y):
                 _diff(x, y, f"{path}/{i}", call_id, out)
         if before != after:
-            for i in range(before - 1, after - 1, -1):
-                out.append(StateChange(f"{path}/{i}", "remove", a[i], None, call_id))
-            for i in range(before, after):
-                out.append(StateChange(f"{path}/{i}", "add", None, b[i], call_id))
+            out += [StateChange(f"{path}/{i}", "remove", a[i], None, call_id) for i in range(before - 1, after - 1, -1)]
+            out += [StateChange(f"{path}/{i}", "add", None, b[i], call_id) for i in range(before, after)]
     elif a is not b and (type(a) is not kind or a != b):
         out.append(StateChange(path, "replace", a, b, call_id))

@@ -28,6 +28,8 @@ COMMIT_EVERY_S = 0.05
 """Seconds that a finished episode waits at most for its commit."""
 COMMIT_EVERY = 256
 """Episodes that wait at most for a commit."""
+YIELD_EVERY_S = 0.002
+"""Seconds for which episodes that never wait may keep the event loop to themselves."""
 HOPELESS = 20
 """If so many episodes end as infrastructure outcomes before the first one is scored, the run stops: nothing works."""
 
@@ -167,7 +169,7 @@ class Scheduler:
         self._waiting: list[_Outcome] = []
         """What was added to the writer and not committed yet."""
         self._cost = writer.cost()
-        self._last_commit = self._last_report = time.monotonic()
+        self._last_commit = self._last_report = self._last_yield = time.monotonic()
         self._started = time.monotonic()
         self.progress = self._initial_progress()
         slots = getattr(policy, "slots", None)
@@ -245,7 +247,8 @@ class Scheduler:
             if not self._may_start():
                 return
             error = await self._job(position, planned, trial, attempt)
-            if self.writer.pending >= COMMIT_EVERY or time.monotonic() - self._last_commit >= COMMIT_EVERY_S:
+            now = time.monotonic()
+            if self.writer.pending >= COMMIT_EVERY or now - self._last_commit >= COMMIT_EVERY_S:
                 self._commit()
             if error is not None and self.stopped is None:
                 if self.options.exitfirst:
@@ -255,8 +258,10 @@ class Scheduler:
                     self.stopped = f"the first {n} episodes all failed for reasons of infrastructure: {error.message}"
                 if self.stopped is not None:
                     raise _Stop(self.stopped)
-            # scripted policies never wait; without this, one worker would play the whole plan alone
-            await asyncio.sleep(0)
+            # scripted policies never wait; without this, one worker would play the whole plan alone, and nothing else run
+            if now - self._last_yield >= YIELD_EVERY_S:
+                await asyncio.sleep(0)
+                self._last_yield = time.monotonic()
 
     def _may_start(self) -> bool:
         """Whether a further attempt may begin. What is under way when the money is spent may finish: it is paid for."""
