@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -205,31 +205,39 @@ class Scheduler:
             DefinitionError: an environment or policy is written wrongly.
         """
         jobs = self._jobs()
-        workers: set[asyncio.Task[None]] = set()
-        committer = asyncio.create_task(self._commit_regularly())
+        everyone: set[asyncio.Task[None]] = set()
+        # Told by each task as it ends: waiting for the first of thousands would attach to all of them, each time anew.
+        ended: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()
+
+        def begin(work: Coroutine[Any, Any, None]) -> None:
+            task = asyncio.create_task(work)
+            everyone.add(task)
+            task.add_done_callback(ended.put_nowait)
+
+        begin(self._commit_regularly())
+        working = 0
         try:
             for _ in range(min(self.concurrency, self.progress.total.planned - self.progress.total.done)):
-                workers.add(asyncio.create_task(self._work(jobs)))
+                begin(self._work(jobs))
+                working += 1
                 # one at a time: the first episodes get ahead, so the first result does not wait for all to start
                 await asyncio.sleep(0)
-                if any(w.done() for w in workers) and all(w.done() for w in workers):
+                while not ended.empty():
+                    working -= 1
+                    ended.get_nowait().result()  # raises what it raised
+                if not working:
                     break
-            watched: set[asyncio.Task[Any]] = {*workers, committer}
-            while workers:
-                done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-                watched -= done
-                workers -= done
-                # several may have failed, of a full disk for one; asyncio prints those that nobody has asked for
-                failed = [t for t in done if t.cancelled() or t.exception() is not None]
-                for task in failed:
-                    task.result()  # raises what it raised
+            while working:
+                task = await ended.get()
+                working -= 1
+                task.result()
         except _Stop as e:
             self.stopped = str(e)
         finally:
-            everyone = [*workers, committer]
             for task in everyone:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
+                # several may have failed, of a full disk for one; asyncio prints those that nobody has asked for
                 await asyncio.gather(*everyone, return_exceptions=True)
             if self._threads is not None:
                 self._threads.shutdown(wait=False, cancel_futures=True)
