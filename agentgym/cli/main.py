@@ -166,9 +166,12 @@ def parser() -> argparse.ArgumentParser:
     c = commands.add_parser("fetch", help="get the embedded default model's file", allow_abbrev=False)
     c.add_argument("name", nargs="?", default="smollm2", metavar="MODEL", help="smollm2 (default)")
 
-    c = commands.add_parser("cache", help="what is kept between runs: model files", allow_abbrev=False)
+    c = commands.add_parser("cache", help="what is kept between runs: model files, models' replies", allow_abbrev=False)
     c.add_argument(
         "action", choices=("list", "clear"), nargs="?", default="list", help="list (default), or clear: remove the files"
+    )
+    c.add_argument(
+        "what", choices=("models", "replies"), nargs="?", help="what to clear: models (default), or replies of cached:MODEL"
     )
     c.add_argument("--json", action="store_true", help="one JSON value a line")
 

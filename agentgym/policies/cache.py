@@ -24,12 +24,11 @@ import msgspec
 from agentgym.chat import Message
 from agentgym.errors import UsageError, redact
 from agentgym.policies.load import load_policy
-from agentgym.policies.modelfiles import cache_dir
+from agentgym.policies.modelfiles import REPLIES, cache_dir
 from agentgym.protocols import Completion, EpisodeContext, FinishReason, Policy, PolicyBase, Sampling, Usage
 from agentgym.toolspec import ToolSpec
 from agentgym.trajectory import decode_tokens, encode_tokens
 
-FILE = "replies.sqlite"
 FORMAT = 1
 """Of keys and rows; part of each key, so that rows of another format are never found."""
 
@@ -72,7 +71,7 @@ class CachedPolicy(PolicyBase):
             )
         self.name = f"cached:{self.inner.name}"
         self.slots = getattr(self.inner, "slots", None)
-        self._store = _Store((folder or cache_dir()) / FILE)
+        self._store = _Store((folder or cache_dir()) / REPLIES)
         self._version: str | None = None
 
     def begin(self, context: EpisodeContext) -> Policy:

@@ -75,8 +75,12 @@ KNOWN: dict[str, ModelFile] = {
 """Every model file that is known by name."""
 
 
+REPLIES = "replies.sqlite"
+"""Name of the file of models' replies in the cache folder."""
+
+
 class CacheEntry(msgspec.Struct, frozen=True):
-    """One model file in the cache."""
+    """One model file in the cache, or all kept replies."""
 
     name: str
     size: int
@@ -204,6 +208,35 @@ def list_cache() -> list[CacheEntry]:
             size = path.stat().st_size
             entries.append(CacheEntry(name, size, str(path), size == entry.size))
     return entries
+
+
+def _reply_files() -> list[Path]:
+    return [p for p in (cache_dir() / f"{REPLIES}{tail}" for tail in ("", "-wal", "-shm")) if p.is_file()]
+
+
+def list_replies() -> CacheEntry | None:
+    """Models' replies in the cache (`agentgym.policies.cache`), as one entry; None where there are none."""
+    files = _reply_files()
+    with contextlib.suppress(OSError):
+        size = sum(p.stat().st_size for p in files)
+        return CacheEntry("replies", size, str(files[0]), True) if files else None
+    return None
+
+
+def clear_replies() -> list[Path]:
+    """Removes models' replies; returns the files that were removed.
+
+    Raises:
+        ModelFileError: one cannot be removed.
+    """
+    removed = []
+    for path in _reply_files():
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as e:
+            raise ModelFileError(f"{path} cannot be removed: {e.strerror or e}") from e
+        removed.append(path)
+    return removed
 
 
 def clear_cache() -> list[Path]:

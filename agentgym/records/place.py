@@ -13,6 +13,9 @@ from agentgym.errors import RecordError
 RUNS = Path("runs")
 """Where runs are kept, relative to the working directory, unless ``--runs`` or ``$AGENTGYM_RUNS`` says otherwise."""
 
+LOCK = "lock"
+"""Name of the file inside of a run's directory that its writer holds a lock on."""
+
 _NETWORK_FILE_SYSTEMS = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "glusterfs", "fuse.glusterfs", "ceph", "fuse.ceph",
     "lustre", "beegfs", "gpfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "davfs", "fuse.rclone",
@@ -52,6 +55,25 @@ def mount_of(path: Path, table: Path = Path("/proc/self/mountinfo")) -> Mount:
         if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best.point):
             best = Mount(rest.split()[0], point)
     return best
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process works on the run at ``path``; its lock dies with it. True where that cannot be told."""
+    import fcntl
+
+    try:
+        lock = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def refuse_network_file_system(path: Path) -> None:

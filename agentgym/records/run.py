@@ -21,6 +21,7 @@ import zstandard
 from agentgym.errors import NotFoundError, RecordError, UsageError, did_you_mean
 from agentgym.records import schema
 from agentgym.records.place import RUNS as RUNS
+from agentgym.records.place import is_held
 from agentgym.records.place import runs_root as runs_root
 from agentgym.scoring import Finding, Score
 from agentgym.task import FrozenTask, decode_task
@@ -64,8 +65,8 @@ def _is_number(text: str) -> bool:
 
 _COLUMNS = (
     "id, task_id, family, variant, item, trial, attempt, cluster, tags, outcome, truncation, error_kind, error, reward, gold,"
-    " exposures, violations, turns, tool_calls, tool_errors, tool_exceptions, prompt_tokens, completion_tokens, cost_usd,"
-    " started_at, duration_s, task_hash, task_object"
+    " exposures, violations, turns, tool_calls, tool_errors, tool_exceptions, cached_turns, prompt_tokens, completion_tokens,"
+    " cost_usd, started_at, duration_s, task_hash, task_object"
 )
 
 
@@ -81,9 +82,9 @@ class Episode:
     """
 
     __slots__ = (
-        "_run", "_scores", "_trajectory", "attempt", "cluster", "completion_tokens", "cost_usd", "duration_s", "error",
-        "error_kind", "exposures", "family", "gold", "id", "item", "outcome", "prompt_tokens", "reward", "started_at", "tags",
-        "task_hash", "task_id", "task_object", "tool_calls", "tool_errors", "tool_exceptions", "trial", "truncation", "turns",
+        "_run", "_scores", "_trajectory", "attempt", "cached_turns", "cluster", "completion_tokens", "cost_usd", "duration_s",
+        "error", "error_kind", "exposures", "family", "gold", "id", "item", "outcome", "prompt_tokens", "reward", "started_at",
+        "tags", "task_hash", "task_id", "task_object", "tool_calls", "tool_errors", "tool_exceptions", "trial", "truncation", "turns",
         "variant", "violations",
     )  # fmt: skip
 
@@ -94,8 +95,9 @@ class Episode:
         (
             self.id, self.task_id, self.family, self.variant, self.item, self.trial, self.attempt, self.cluster, tags,
             self.outcome, self.truncation, self.error_kind, self.error, self.reward, self.gold, self.exposures,
-            self.violations, self.turns, self.tool_calls, self.tool_errors, self.tool_exceptions, self.prompt_tokens,
-            self.completion_tokens, self.cost_usd, self.started_at, self.duration_s, self.task_hash, self.task_object,
+            self.violations, self.turns, self.tool_calls, self.tool_errors, self.tool_exceptions, self.cached_turns,
+            self.prompt_tokens, self.completion_tokens, self.cost_usd, self.started_at, self.duration_s, self.task_hash,
+            self.task_object,
         ) = row  # fmt: skip
         try:
             self.tags: tuple[str, ...] = tuple(tags.split())
@@ -285,9 +287,10 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``finished``, ``running`` (or killed: nobody can tell from the file alone), ``interrupted`` or ``failed``."""
+        """``planned``, ``running``, ``finished``, ``interrupted``, ``failed``, or ``killed``: nobody works on it any more."""
         rows = list(self._rows("SELECT status FROM sittings ORDER BY id DESC LIMIT 1"))
-        return rows[0][0] if rows else "planned"
+        status: str = rows[0][0] if rows else "planned"
+        return "killed" if status == "running" and not is_held(self.path) else status
 
     @property
     def stopped(self) -> str | None:
@@ -301,8 +304,12 @@ class Run:
 
     @property
     def wall_s(self) -> float:
-        """Seconds of work over all sittings that ended properly."""
-        return next(self._rows("SELECT coalesce(sum(wall_s), 0.0) FROM sittings"))[0]  # type: ignore[no-any-return]
+        """Seconds of work over all sittings; of one that goes on or was killed, until its last episode on record."""
+        until_last = (
+            "(SELECT max(e.started_at + e.duration_s) FROM episodes e WHERE e.started_at >= s.started_at AND e.started_at <"
+            " coalesce((SELECT min(n.started_at) FROM sittings n WHERE n.id > s.id), 9e99)) - s.started_at"
+        )
+        return next(self._rows(f"SELECT coalesce(sum(coalesce(wall_s, {until_last}, 0.0)), 0.0) FROM sittings s"))[0]  # type: ignore[no-any-return]
 
     def count(self) -> int:
         """Episodes on record, counting the last attempt of each."""

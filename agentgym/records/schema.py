@@ -65,6 +65,7 @@ CREATE TABLE episodes (
     tool_calls        INTEGER NOT NULL,
     tool_errors       INTEGER NOT NULL,
     tool_exceptions   INTEGER NOT NULL, -- tools of the environment that broke: its author's errors, not the agent's
+    cached_turns      INTEGER NOT NULL, -- turns whose reply came from the reply cache: no model was asked
     prompt_tokens     INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL,
     cost_usd          REAL NOT NULL,

@@ -24,7 +24,7 @@ import zstandard
 
 from agentgym.errors import RecordError
 from agentgym.records import schema
-from agentgym.records.place import refuse_network_file_system
+from agentgym.records.place import LOCK, refuse_network_file_system
 from agentgym.scoring import Finding, Score
 from agentgym.task import FrozenTask
 from agentgym.trajectory import Trajectory, encode_tokens, encode_trajectory
@@ -103,8 +103,8 @@ def _insert(table: str, columns: str) -> str:
 
 _EPISODE = (
     "id, task_id, family, variant, item, trial, attempt, cluster, tags, outcome, reward, gold, exposures, violations, turns,"
-    " tool_calls, tool_errors, tool_exceptions, prompt_tokens, completion_tokens, cost_usd, started_at, duration_s, task_hash,"
-    " task_object"
+    " tool_calls, tool_errors, tool_exceptions, cached_turns, prompt_tokens, completion_tokens, cost_usd, started_at,"
+    " duration_s, task_hash, task_object"
 )
 _SCORE = "episode, position, name, role, value, status, reason, flags, verifier_hash"
 # Columns that are mostly NULL are left out where they are, and blobs are bytearrays: to bind None or bytes, Python's
@@ -157,14 +157,18 @@ class RunWriter:
             raise RecordError(f"{path} holds no run ({schema.FILE} is missing)")
         refuse_network_file_system(path)
         try:
-            self._lock = os.open(path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as e:
             raise RecordError(f"cannot write in {path}: {e.strerror}") from e
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise RecordError(f"another process is working on {path}; wait for it or stop it first") from None
+        for last in (False, False, True):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if last:
+                    os.close(self._lock)
+                    raise RecordError(f"another process is working on {path}; wait for it or stop it first") from None
+                time.sleep(0.02)  # somebody may only be looking: `is_held`
         self._pending = 0
         self._rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in _INSERTS}
         """What the next commit writes, by statement."""
@@ -255,9 +259,11 @@ class RunWriter:
         tokens = None if t.tokens is None else bytearray(compress(encode_tokens(t.tokens)))
         number = self._next + self._pending
         ended, cut, blobs, with_tokens, scores, with_evidence, findings = self._rows.values()
-        calls = failed = broken = 0
+        calls = failed = broken = cached = 0
         for turn in t.turns:
             calls += len(turn.results)
+            if turn.usage.from_cache:
+                cached += 1
             for result in turn.results:
                 if result.status != "ok":
                     failed += 1
@@ -287,7 +293,7 @@ class RunWriter:
         row = (
             number, t.task_id, task.family, task.variant, task.item, t.trial, record.attempt, task.cluster,
             f" {' '.join(task.tags)} " if task.tags else "", t.outcome, record.reward, record.gold, exposures, violations,
-            len(t.turns), calls, failed, broken, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
+            len(t.turns), calls, failed, broken, cached, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
             t.started_at, t.duration_s, t.task_hash, object_,
         )  # fmt: skip
         if t.error is None and t.truncation is None:

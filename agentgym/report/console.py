@@ -123,7 +123,8 @@ def _flow(notes: list[Text], indent: int, room: int) -> Iterable[Text]:
 
 _UNFINISHED = {
     "interrupted": "stopped early",
-    "running": "still running, or killed",
+    "running": "still running",
+    "killed": "killed; --resume plays the rest",
     "failed": "ended by an error",
     "planned": "not begun",
 }

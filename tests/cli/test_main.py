@@ -169,6 +169,19 @@ def test_what_is_in_the_cache_is_listed_and_cleared(agentgym: AgentGym, place: P
     assert agentgym("cache", "clear").out == f"removed 0 files from {modelfiles.cache_dir()}\n"
 
 
+def test_replies_that_may_have_cost_money_are_cleared_only_by_name(agentgym: AgentGym, place: Path) -> None:
+    path = modelfiles.cache_dir() / modelfiles.REPLIES
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x" * 2_000_000)
+    assert agentgym("cache").lines == [f"replies           2.0 MB  {path}"]
+    ran = agentgym("cache", "clear")
+    assert "removed 0 files" in ran.out
+    assert "models' replies are still there (2.0 MB): `agentgym cache clear replies` removes them" in ran.out
+    assert path.exists()
+    assert agentgym("cache", "clear", "replies").out == f"removed 1 file from {modelfiles.cache_dir()}\n"
+    assert not path.exists()
+
+
 def test_what_is_there_is_not_fetched_again(agentgym: AgentGym, monkeypatch: pytest.MonkeyPatch) -> None:
     path = modelfiles.cached_path("smollm2")
     path.parent.mkdir(parents=True)

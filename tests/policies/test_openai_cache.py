@@ -13,8 +13,9 @@ import agentgym
 import tests.envs
 from agentgym.chat import user
 from agentgym.errors import UsageError
-from agentgym.policies.cache import FILE, CachedPolicy
+from agentgym.policies.cache import CachedPolicy
 from agentgym.policies.load import load_policy
+from agentgym.policies.modelfiles import REPLIES, clear_replies, list_replies
 from agentgym.protocols import Sampling
 from agentgym.records.run import Episode
 from tests.policies.fault_server import FaultServer
@@ -24,7 +25,7 @@ from tests.policies.fault_server import FaultServer
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    return tmp_path / "cache" / FILE
+    return tmp_path / "cache" / REPLIES
 
 
 def play(model: Any, runs: Path, **options: Any) -> list[Episode]:
@@ -46,6 +47,8 @@ def test_a_run_played_again_asks_nothing_costs_nothing_and_says_so(tmp_path: Pat
         asked = len(server.requests)
         second = play(model, tmp_path / "b")
         assert asked == len(server.requests) == sum(e.turns for e in first)
+    assert [e.cached_turns for e in first] == [0] * len(first)
+    assert [e.cached_turns for e in second] == [e.turns for e in second]
     turns = [t for e in first for t in e.trajectory.turns], [t for e in second for t in e.trajectory.turns]
     for live, again in zip(*turns, strict=True):
         assert again.message == live.message
@@ -64,6 +67,11 @@ def test_a_run_played_again_asks_nothing_costs_nothing_and_says_so(tmp_path: Pat
     run = agentgym.open_run(str(next((tmp_path / "b").iterdir())))
     assert run.meta["served"]["cache"] == {"hits": asked, "misses": 0}
     assert stat.S_IMODE(cache.stat().st_mode) == 0o600
+    listed = list_replies()
+    assert listed is not None
+    assert (listed.name, listed.path) == ("replies", str(cache))
+    assert cache in clear_replies()
+    assert list_replies() is None
 
 
 @pytest.mark.parametrize(

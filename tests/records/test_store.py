@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from agentgym.errors import RecordError
-from agentgym.records.place import mount_of, refuse_network_file_system
+from agentgym.records.place import is_held, mount_of, refuse_network_file_system
 from agentgym.records.run import Run
 from agentgym.records.store import PlannedTask, RunWriter, new_run_directory
 from tests.conftest import ROOT
@@ -324,6 +324,7 @@ def test_the_plan_and_the_sittings_are_written_down(tmp_path: Path) -> None:
         assert (run.planned, run.status) == (5, "planned")
         writer.begin_sitting()
         assert run.status == "running"
+        assert not is_held(tmp_path / "elsewhere")
         writer.close("interrupted")
         assert run.status == "interrupted"
         assert 0 <= run.wall_s < 1000

@@ -24,8 +24,14 @@ from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Piece
 from agentgym.tui.widgets.rowlist import Column, RowList
 
-_STATUS = {"finished": "✓ finished", "running": "… running", "interrupted": "~ stopped", "failed": "✗ failed"}
-_STYLE = {"finished": "good", "running": "accent", "interrupted": "warn", "failed": "bad", "damaged": "warn"}
+_STATUS = {
+    "finished": "✓ finished",
+    "running": "… running",
+    "interrupted": "~ stopped",
+    "killed": "~ killed",
+    "failed": "✗ failed",
+}
+_STYLE = {"finished": "good", "running": "accent", "interrupted": "warn", "killed": "warn", "failed": "bad", "damaged": "warn"}
 
 
 def _status(i: RunInfo) -> Piece:
