@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import io
 import os
+import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,8 +156,13 @@ class SuiteItem(pytest.Item):
     def runtest(self) -> None:
         """Judges it."""
         results = self.stash[_RESULTS]
-        # without a bar nothing is asked of the scores, but that there are some
-        check = results.gold.not_below(self.part.not_below or 0.0)
+        if self.part.not_below is None and not results.gold.unscorable:
+            return  # nothing is asked of the scores, but that there are some
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check = results.gold.not_below(self.part.not_below or 0.0)
+        for warning in caught:  # again, in the name of the suite instead of this line
+            warnings.warn_explicit(warning.message, warning.category, str(self.path), 1)
         if not check:
             pytest.fail(f"{check.text()}\n{_see(results)}", pytrace=False)
 
@@ -168,7 +174,7 @@ class SuiteItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """File and name, for pytest's headings."""
-        return self.path, None, f"{self.path.name}::{self.name}"
+        return self.path, None, f"{self.path.name}: {self.name}"
 
 
 def _marked(item: pytest.Item) -> tuple[list[Any], dict[str, Any]]:
