@@ -95,7 +95,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 def _named(config: pytest.Config, path: Path) -> bool:
     """Whether a file stands on the command line; pytest itself forgets one that lies in a folder that does, too."""
-    return any(config.invocation_params.dir / arg.partition("::")[0] == path for arg in config.args)
+    start = config.invocation_params.dir
+    return any(os.path.abspath(start / arg.partition("::")[0]) == str(path) for arg in config.args)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -164,7 +165,7 @@ class SuiteItem(pytest.Item):
         for warning in caught:  # again, in the name of the suite instead of this line
             warnings.warn_explicit(warning.message, warning.category, str(self.path), 1)
         if not check:
-            pytest.fail(f"{check.text()}\n{_see(results)}", pytrace=False)
+            pytest.fail(f"{check.text()}\n{_see(results, check.text())}", pytrace=False)
 
     def teardown(self) -> None:
         """Closes the record."""
@@ -330,15 +331,25 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         if error is not None and not isinstance(error, (pytest.skip.Exception, KeyboardInterrupt)):
             # what an exception's notes say goes wherever pytest prints the exception: terminal, short summary, junit XML
             # (the command first: junit XML keeps a few lines in the attribute that dashboards show)
-            error.add_note(_see(results))
+            explanation = _explained(results)
+            error.add_note(_see(results, explanation))
             if f"{results.address}::" not in str(error):
-                error.add_note(results.explain())
+                error.add_note(explanation)
     return (yield)
 
 
-def _see(results: Results) -> str:
+def _explained(results: Results) -> str:
+    from agentgym.errors import AgentGymError
+
+    try:
+        return results.explain()
+    except AgentGymError as e:  # a record that cannot be read must not hide why the test failed
+        return str(e)
+
+
+def _see(results: Results, explanation: str) -> str:
     """The command that opens the episode which an explanation names first."""
-    words = results.explain().split()
+    words = explanation.split()
     return f"see it:  agentgym view {next((w for w in words if w.startswith(f'{results.address}::')), results.address)}"
 
 
@@ -362,6 +373,7 @@ class _Reporter:
         """Prints the runs with their scores, and what could not be told."""
         if not self.runs:
             return
+        terminalreporter.ensure_newline()
         terminalreporter.section("agentgym")
         for shown in self.runs:
             for line in self._scores(shown):

@@ -139,9 +139,17 @@ class Estimate:
         return [self._results.line(e, self.name, v) for e, v in ranked[:WORST]]
 
     def _bare(self, sign: str, bar: float) -> None:
-        better = "not_below" if sign.startswith(">") else "not_above"
+        better = "not_above" if sign.startswith("<") else "not_below"
         text = f"{self!r} {sign} {bar:g} takes a mean of {self.n} episodes for exact; use {self.name}.{better}({bar:g})"
         warnings.warn(text, StatisticsWarning, stacklevel=3)
+
+    def __eq__(self, bar: object) -> bool:
+        if not isinstance(bar, (int, float)):
+            return NotImplemented
+        self._bare("==", bar)
+        return self.mean == bar
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __ge__(self, bar: float) -> bool:
         self._bare(">=", bar)
@@ -340,13 +348,14 @@ class Results:
 
     def explain(self) -> str:
         """The selection in words: scores, findings, and the worst episodes with their addresses."""
-        head = f"{self.n} episodes of {self.model}: {self.gold!r}"
-        if self.reward.mean != self.gold.mean:
-            head += f", {self.reward!r}"
-        lines = [plain(head)]
+        head = plain(f"{self.n} episodes of {self.model}: ")
         failed = [c for c in self.checks if not c]
         if failed:
-            return "\n".join([*lines, *(c.text() for c in failed)])
+            return head + "\n".join(c.text() for c in failed)
+        head += repr(self.gold)
+        if self.reward.mean != self.gold.mean:
+            head += f", {self.reward!r}"
+        lines = [head]
         bad = [e for e in self.episodes if e.violations or e.gold is None or e.gold < 1.0] or list(self.episodes)
         bad.sort(key=lambda e: (-e.violations, e.gold is not None, e.gold or 0.0))
         lines.append("look at:")

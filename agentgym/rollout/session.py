@@ -15,7 +15,7 @@ from agentgym.policies.load import DEFAULT, load_policy
 from agentgym.protocols import Policy
 from agentgym.records.run import Run
 from agentgym.records.store import PlannedTask, RunWriter, new_run_directory
-from agentgym.rollout.evaluate import _closing, _play, _prepare, describe
+from agentgym.rollout.evaluate import _check, _closing, _play, _prepare, describe
 from agentgym.rollout.scheduler import Options
 from agentgym.rollout.selection import EnvRef, Plan, absolute
 
@@ -76,10 +76,11 @@ class Session:
         """Plays what of a plan is not on record yet.
 
         Raises:
-            UsageError: there is no such model.
+            UsageError: there is no such model, or an option makes no sense.
             DefinitionError: an environment or the policy is written wrongly.
             RecordError: the record cannot be written.
         """
+        _check(options)
         return self._call(self._play(plan, options, DEFAULT if model is None else model))
 
     async def _play(self, plan: Plan, options: Options, model: str | Policy) -> Played:
@@ -101,7 +102,7 @@ class Session:
             writer = RunWriter(record.path, create=False)
             with Run(record.path) as run:
                 before = run.meta
-            description = {"code": {**before["code"], **description["code"]}}
+            description = {"code": {**before.get("code", {}), **description["code"]}}
         try:
             writer.set_meta({**description, "title": self.title} if not record.refs else description)
             writer.set_plan(refs, plan.tasks)
