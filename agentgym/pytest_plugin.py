@@ -402,7 +402,12 @@ class _Reporter:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Closes the models."""
-    ours = session.config.stash.get(_SESSION, None)
-    if ours is not None:
-        del session.config.stash[_SESSION]
-        ours.close()
+    config = session.config
+    ours = config.stash.get(_SESSION, None)
+    if ours is None:
+        return
+    del config.stash[_SESSION]
+    reporter = config.pluginmanager.get_plugin(_REPORTER)
+    if reporter is not None:
+        reporter.runs |= dict.fromkeys(_shown(config, path) for path in ours.runs)  # Ctrl-C leaves a test without a report
+    ours.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -141,6 +142,8 @@ class Session:
 
         future = asyncio.run_coroutine_threadsafe(to_the_end(), self._loop)
         try:
+            while not wait([future], 0.1).done:  # a wait without end may sleep through Ctrl-C
+                pass
             return future.result()
         except BaseException:
             # Ctrl-C reaches the waiting thread and not the other, which would go on playing, and paying, unseen

@@ -18,6 +18,7 @@ import agentgym.tasks.math.arithmetic
 import agentgym.tasks.tools.retail  # noqa: F401
 
 PLAYERS = '''
+import _thread, asyncio
 from agentgym import InfrastructureError, PolicyBase, Completion, assistant
 from agentgym.policies.oracle import OraclePolicy
 
@@ -49,8 +50,26 @@ class Half(PolicyBase):
         odd = int(context.task_id.rpartition("/")[2]) % 2
         return OraclePolicy("honest" if odd else "lazy").begin(context)
 
+class Interrupting(PolicyBase):
+    """The person at the keyboard presses Ctrl-C at the third task."""
+    name = "interrupting"
+
+    def begin(self, context):
+        self.last = context.task_id.endswith("/2")
+        return self
+
+    async def act(self, conversation, tools, sampling):
+        if self.last:
+            _thread.interrupt_main()
+            await asyncio.Event().wait()
+        return Completion(assistant("42"))
+
 def play(messages, tools):
     return "#### 7"
+
+def dear(messages, tools):
+    message = {"role": "assistant", "content": "42"}
+    return {"message": message, "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost_usd": 0.6}}
 '''
 
 

@@ -410,6 +410,57 @@ def test_junit_xml_has_the_run_the_mean_and_the_number_of_episodes(in_project: P
     assert len(set(addresses(str(failure.text)))) == 5
 
 
+def test_ctrl_c_ends_the_session_and_says_where_what_was_played_is(
+    project: pytest.Pytester, the_runs: Callable[[], list[Path]]
+) -> None:
+    project.makepyfile(
+        test_it="""
+import pytest
+@pytest.mark.agentgym("math.add", model="./players.py:Interrupting", limit=4)
+def test_it(agentgym_run):
+    pass
+"""
+    )
+    result = project.runpytest_subprocess("--agentgym-concurrency=1")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    (path,) = the_runs()
+    with Run(path) as run:
+        assert (run.status, run.count()) == ("interrupted", 2)
+    result.stdout.fnmatch_lines([f"2 of 4 episodes*stopped early*runs/{path.name}"])
+
+
+@pytest.mark.parametrize("mode", ["prepend", "importlib"])
+def test_an_environment_class_of_the_test_file_itself_can_be_played(in_project: Pytest, mode: str) -> None:
+    result = in_project(
+        f"--import-mode={mode}",
+        tests="""
+from agentgym.tasks.math.arithmetic import Add
+
+class Mine(Add):
+    family = "math.mine"
+
+@pytest.mark.agentgym(Mine, model="oracle:honest", limit=2)
+def test_it(agentgym_run):
+    assert [e.task_id for e in agentgym_run.episodes] == ["math.mine/control/0", "math.mine/control/1"]
+""",
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_money_that_is_spent_is_an_error_not_a_shorter_test(in_project: Pytest) -> None:
+    result = in_project(
+        "--agentgym-max-cost=1",
+        "--agentgym-concurrency=1",
+        tests="""
+@pytest.mark.agentgym("math.add", model="agent:players.py:dear", limit=4)
+def test_it(agentgym_run):
+    pass
+""",
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*its limit of $1.00 is reached*", "2 of 4 episodes were not played"])
+
+
 def test_under_xdist_every_worker_keeps_a_run_of_its_own_that_is_named_after_it(
     project: pytest.Pytester, the_runs: Callable[[], list[Path]]
 ) -> None:
