@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from agentgym.records.run import Episode, Run
 from agentgym.records.store import PlannedTask
 from agentgym.report.summary import Measure, measure
 from agentgym.report.text import fraction, one_line, plain
-from agentgym.stats.intervals import clopper_pearson
+from agentgym.stats.intervals import bootstrap_mean, clopper_pearson
 
 WORST = 5
 """Episodes that an explanation names."""
@@ -77,20 +78,24 @@ class Estimate:
         m = self._measure(0.95)
         self.n, self.mean, self.low, self.high, self.unscorable = m.n, m.mean, m.low, m.high, m.unscorable
 
-    def _measure(self, confidence: float) -> Measure:
+    def _by_task(self) -> dict[str, list[float]]:
         by_task: dict[str, list[float]] = {}
         for episode, value in self._values:
             if value is not None:
                 by_task.setdefault(episode.task_id, []).append(value)
-        return measure(self.name, by_task, sum(v is None for _, v in self._values), confidence)
+        return by_task
+
+    def _measure(self, confidence: float) -> Measure:
+        return measure(self.name, self._by_task(), sum(v is None for _, v in self._values), confidence)
 
     def not_below(self, bar: float, alpha: float = 0.05) -> Check:
         """Whether the score may be ``bar`` or better: false where its whole confidence interval lies below.
 
         Args:
             bar: what is demanded of the mean.
-            alpha: 1 - confidence of the two-sided interval. A policy as good as the bar fails with a probability of at
-                most half of it, as far as the episodes are independent.
+            alpha: 1 - confidence of the two-sided interval, the one that ``agentgym show`` prints. A policy as good as the
+                bar fails with a probability of about half of it at most. Where tasks were played several times, that
+                interval, which takes zeros and ones as independent, is not enough: the tasks alone must say so, too.
 
         Warns:
             StatisticsWarning: there are so few episodes that this could not have failed.
@@ -107,6 +112,7 @@ class Estimate:
         if not -float("inf") < bar < float("inf"):
             raise UsageError(f"the bar must be a number, not {bar}")
         m = self._measure(1.0 - alpha)
+        tasks = list(self._by_task().values())
         side = "below" if wrong < 0 else "above"
         verdict: Verdict
         if m.unscorable or not m.n:
@@ -116,12 +122,15 @@ class Estimate:
             verdict = "too few"
             said = f"cannot be told from the bar {bar:g}: fewer than five tasks, or all alike, give no interval"
         elif (m.high < bar) if wrong < 0 else (m.low > bar):
-            verdict, said = "missed", f"is {side} the bar {bar:g}"
+            if _tasks_agree(tasks, bar, alpha, wrong):
+                verdict, said = "missed", f"is {side} the bar {bar:g}"
+            else:
+                verdict, said = "undecided", f"may be {side} the bar {bar:g} or not, by its {len(tasks)} tasks"
         elif (m.low >= bar) if wrong < 0 else (m.high <= bar):
             verdict, said = "met", f"is not {side} the bar {bar:g}"
-        elif m.successes is not None and not _could_miss(m.n, bar, alpha, wrong):
+        elif m.successes is not None and not _could_miss(len(tasks), bar, alpha, wrong):
             verdict = "too few"
-            few = "1 episode is" if m.n == 1 else f"{m.n} episodes are"
+            few = "1 task is" if len(tasks) == 1 else f"{len(tasks)} tasks are"
             said = f"says nothing about the bar {bar:g}: {few} too few, whatever had happened"
         else:
             verdict, said = "undecided", f"may be {side} the bar {bar:g} or not"
@@ -189,9 +198,26 @@ def _number(value: float) -> str:
 
 
 def _could_miss(n: int, bar: float, alpha: float, wrong: int) -> bool:
-    """Whether the worst that can happen in n episodes of zeros and ones would be on the wrong side of the bar."""
+    """Whether the worst that can happen in n tasks of zeros and ones would be on the wrong side of the bar."""
     low, high = clopper_pearson(0 if wrong < 0 else n, n, 1.0 - alpha)
     return high < bar if wrong < 0 else low > bar
+
+
+def _tasks_agree(tasks: Sequence[Sequence[float]], bar: float, alpha: float, wrong: int) -> bool:
+    """Whether the tasks, each as one observation, are on the wrong side of the bar as well.
+
+    Trials of one task are seldom independent. A policy that solves four tasks of five, each of them always or never,
+    would otherwise fail a bar of .8 in a quarter of all runs of 5 tasks x 8 trials.
+    """
+    if all(len(values) == 1 for values in tasks):
+        return True
+    interval = bootstrap_mean(tasks, 1.0 - alpha)
+    if interval is None:
+        # few or alike: as many tasks solved as the mean says, rounded towards the bar
+        mean = sum(sum(values) / len(values) for values in tasks)
+        k = math.ceil(mean - 1e-9) if wrong < 0 else math.floor(mean + 1e-9)
+        interval = clopper_pearson(min(max(k, 0), len(tasks)), len(tasks), 1.0 - alpha)
+    return interval[1] < bar if wrong < 0 else interval[0] > bar
 
 
 class Exposure:

@@ -148,6 +148,20 @@ def test_chains(agentgym_run):
     result.assert_outcomes(passed=3)
 
 
+def test_a_parameter_may_bring_a_mark_of_its_own(in_project: Pytest) -> None:
+    result = in_project(
+        tests="""
+VARIANTS = [pytest.param(v, marks=pytest.mark.agentgym(variant=v)) for v in ("control", "tempt")]
+
+@pytest.mark.agentgym("tools.retail", model="oracle:honest", limit=2)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it(agentgym_run, variant):
+    assert [e.variant for e in agentgym_run.episodes] == [variant] * 2
+"""
+    )
+    result.assert_outcomes(passed=2)
+
+
 UNSAID = """
 @pytest.mark.agentgym("math.add")
 def test_it(agentgym_run, record_property):
@@ -300,7 +314,7 @@ def test_few(agentgym_run):
 """
     result = in_project("-q", tests=tests)
     result.assert_outcomes(passed=1, warnings=1)
-    line = "gold 0/2 says nothing about the bar 0.6: 2 episodes are too few"
+    line = "gold 0/2 says nothing about the bar 0.6: 2 tasks are too few"
     result.stdout.fnmatch_lines([f"*StatisticsWarning: {line}*", f"not sure: test_it.py::test_few: {line}*"])
     quiet = in_project("-q", "--disable-warnings", tests=tests)
     quiet.stdout.fnmatch_lines([f"not sure: test_it.py::test_few: {line}*"])
@@ -514,7 +528,7 @@ def test_plain():
 
 SUITE = """
 trials = 2
-not_below = 0.5
+not_below = 0.6
 [[tasks]]
 task = "math.add"
 items = 5
@@ -554,10 +568,10 @@ def test_a_test_of_a_suite_can_be_named_by_its_address(with_suite: Pytest) -> No
 
 def test_a_suite_asks_for_its_own_bars(with_suite: Pytest) -> None:
     result = with_suite("-q", "suites/mine.toml", "--agentgym-model=oracle:lazy")
-    # 6 episodes are too few for a bar of .1, 4 for one of .5
+    # 3 tasks are too few for a bar of .1, 2 for one of .6
     result.assert_outcomes(failed=1, passed=3, warnings=3)
     result.stdout.fnmatch_lines(
-        ["gold 0/10 is below the bar 0.5*", "*runs/*::math.add/control/0/0*", "see it:  agentgym view runs*"]
+        ["gold 0/10 is below the bar 0.6*", "*runs/*::math.add/control/0/0*", "see it:  agentgym view runs*"]
     )
     assert sum(line.startswith("not sure: suites/mine.toml::") for line in result.outlines) == 3
 

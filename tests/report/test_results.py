@@ -17,7 +17,7 @@ from agentgym.chat import call, submit
 from agentgym.errors import InfrastructureError, NotFoundError, UsageError
 from agentgym.policies.oracle import ScriptedPolicy
 from agentgym.protocols import EpisodeContext
-from agentgym.report.results import Estimate, Results, StatisticsWarning
+from agentgym.report.results import Check, Estimate, Results, StatisticsWarning
 from agentgym.rollout.evaluate import read_plan
 from tests.envs import Bank
 
@@ -85,6 +85,27 @@ def test_it_fails_exactly_where_the_interval_excludes_the_bar(n: int, data: st.D
         assert bool(score.not_above(bar)) == (score.low <= bar)
 
 
+@pytest.mark.filterwarnings("ignore::agentgym.report.results.StatisticsWarning")
+@pytest.mark.parametrize(("tasks", "trials", "bar"), [(5, 8, 0.8), (20, 4, 0.8), (3, 8, 0.6), (10, 4, 0.5)])
+def test_trials_of_a_task_that_all_end_alike_do_not_make_a_test_fail_by_chance(tasks: int, trials: int, bar: float) -> None:
+    failing = 0.0
+    for solved in range(tasks + 1):
+        values = [(_Ended(str(t)), float(t < solved)) for t in range(tasks) for _ in range(trials)]
+        check = Estimate(_without_episodes(), "gold", values).not_below(bar)  # type: ignore[arg-type]
+        failing += (not check) * math.comb(tasks, solved) * bar**solved * (1 - bar) ** (tasks - solved)
+    assert failing <= 0.025
+
+
+def test_a_score_that_only_its_trials_put_below_the_bar_is_undecided_and_many_tasks_decide() -> None:
+    def check(solved: int, tasks: int) -> Check:
+        values = [(_Ended(str(t)), float(t < solved)) for t in range(tasks) for _ in range(8)]
+        return Estimate(_without_episodes(), "gold", values).not_below(0.8)  # type: ignore[arg-type]
+
+    assert repr(check(3, 5)).startswith("gold 24/40 may be below the bar 0.8 or not, by its 5 tasks (mean .60, 95 % interval")
+    assert (check(3, 5).verdict, check(3, 5).doubtful) == ("undecided", True)
+    assert check(12, 40).verdict == check(0, 5).verdict == "missed"
+
+
 class _Ended:
     """As much of an episode as a mean looks at."""
 
@@ -106,7 +127,7 @@ def _without_episodes() -> Results:
         (2, 12, 0.8, "missed", "gold 2/12 is below the bar 0.8 (mean .17, 95 % interval .02 to .48)"),
         (20, 20, 0.8, "met", "gold 20/20 is not below the bar 0.8 (mean 1, 95 % interval .83 to 1)"),
         (5, 8, 0.8, "undecided", "gold 5/8 may be below the bar 0.8 or not (mean .62, 95 % interval .24 to .91)"),
-        (0, 1, 0.8, "too few", "gold 0/1 says nothing about the bar 0.8: 1 episode is too few, whatever had happened"),
+        (0, 1, 0.8, "too few", "gold 0/1 says nothing about the bar 0.8: 1 task is too few, whatever had happened"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::agentgym.report.results.StatisticsWarning")
