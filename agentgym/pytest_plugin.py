@@ -157,7 +157,7 @@ class SuiteItem(pytest.Item):
     def runtest(self) -> None:
         """Judges it."""
         results = self.stash[_RESULTS]
-        if self.part.not_below is None and not results.gold.unscorable:
+        if self.part.not_below is None and results.gold.n and not results.gold.unscorable:
             return  # nothing is asked of the scores, but that there are some
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -293,12 +293,10 @@ def _play(item: pytest.Item, plan: Plan, options: Options, model: Any, wishes: d
         results.close()
         raise InfrastructureError("\n".join(filter(None, [played.stopped, trouble])))
     gold = results.gold
-    item.user_properties += [
-        ("agentgym.model", results.model),
-        ("agentgym.episodes", results.n),
-        ("agentgym.gold.n", gold.n),
-        ("agentgym.gold.mean", round(gold.mean, 6)),
-    ]
+    counts = (("agentgym.model", results.model), ("agentgym.episodes", results.n), ("agentgym.gold.n", gold.n))
+    item.user_properties += counts
+    if gold.n:
+        item.user_properties.append(("agentgym.gold.mean", round(gold.mean, 6)))
     if gold.low is not None and gold.high is not None:
         item.user_properties += [("agentgym.gold.low", round(gold.low, 6)), ("agentgym.gold.high", round(gold.high, 6))]
     return results

@@ -356,14 +356,14 @@ class Results:
         """Why these results are not the model's, in words; None where all is well.
 
         Args:
-            limit: share of the episodes that infrastructure may spoil.
+            limit: share of the episodes that infrastructure may spoil; never all of them.
         """
         spoiled = [e for e in self.episodes if e.outcome == "infrastructure"]
         missing = self.planned - len(self.episodes)
         lines = []
         if missing:
             lines.append(f"{missing} of {self.planned} episodes were not played")
-        if len(spoiled) > limit * self.planned:
+        if spoiled and (len(spoiled) > limit * self.planned or not self.n):
             lines.append(f"infrastructure errors spoiled {len(spoiled)} of {self.planned} episodes, which are not scored:")
             counts: dict[str, list[Episode]] = {}
             for e in spoiled:

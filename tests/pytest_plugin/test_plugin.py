@@ -116,7 +116,7 @@ def test_paths_in_marks_start_at_the_root_directory_wherever_pytest_was_started(
         str(project.path),
         tests="""
 import os
-@pytest.mark.agentgym("math.add", model="./players.py:Dead", limit=1, infra_limit=1)
+@pytest.mark.agentgym("math.add", model="agent:players.py:play", limit=1)
 def test_it(agentgym_run):
     assert os.path.basename(os.getcwd()) == "below"
 """,
@@ -245,7 +245,7 @@ def test_an_infrastructure_outcome_is_an_error_with_counts_never_a_pass_or_a_zer
 def test_half(agentgym_run):
     pass
 
-@pytest.mark.agentgym("math.add", model="./players.py:Dead", limit=4)
+@pytest.mark.agentgym("math.add", model="./players.py:Dead", limit=4, infra_limit=1)
 def test_all(agentgym_run):
     pass
 
