@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# tests of the pytest plugin run pytest
+pytest_plugins = ["pytester"]
+
 ROOT = Path(__file__).parent.parent
 
 # worker processes of vector environments, and interpreters started by tests, import tests.envs by name

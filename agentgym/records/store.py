@@ -218,12 +218,24 @@ class RunWriter:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, _json(v)) for k, v in values.items()])
 
     def set_plan(self, environments: Iterable[Any], tasks: Iterable[PlannedTask]) -> None:
-        """Writes down what the run sets out to do, before it does anything."""
+        """Writes down what the run sets out to do, before it does anything.
+
+        Called again it adds to that: environments and tasks that are not in it yet; of a task that is, the larger number
+        of trials stands.
+        """
         with self._transaction() as db:
-            db.executemany("INSERT INTO environments VALUES (?, ?)", [(i, _json(e)) for i, e in enumerate(environments)])
+            known = {ref: number for number, ref in db.execute("SELECT id, ref FROM environments")}
+            numbers: list[int] = []
+            for ref in map(_json, environments):
+                if ref not in known:
+                    known[ref] = len(known)
+                    db.execute("INSERT INTO environments VALUES (?, ?)", (known[ref], ref))
+                numbers.append(known[ref])
+            start = db.execute("SELECT coalesce(max(position), -1) + 1 FROM plan").fetchone()[0]
             db.executemany(
-                "INSERT INTO plan VALUES (?, ?, ?, ?, ?, ?)",
-                ((i, t.environment, t.variant, t.item, t.task_id, t.trials) for i, t in enumerate(tasks)),
+                "INSERT INTO plan VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (task_id) DO UPDATE SET trials = max(trials, excluded.trials)",
+                ((i, numbers[t.environment], t.variant, t.item, t.task_id, t.trials) for i, t in enumerate(tasks, start)),
             )
 
     def begin_sitting(self) -> None:

@@ -104,7 +104,7 @@ class Summary(msgspec.Struct):
     """Infrastructure errors and how often each occurred, most frequent first."""
 
 
-def measure(name: str, by_task: dict[str, list[float]], unscorable: int = 0) -> Measure:
+def measure(name: str, by_task: dict[str, list[float]], unscorable: int = 0, confidence: float = 0.95) -> Measure:
     """One score with its interval: exact for zeros and ones (episodes taken as independent), else over tasks."""
     values = [v for group in by_task.values() for v in group]
     if not values:
@@ -112,9 +112,9 @@ def measure(name: str, by_task: dict[str, list[float]], unscorable: int = 0) -> 
     mean = sum(values) / len(values)
     if all(v in (0.0, 1.0) for v in values):
         k = int(sum(values))
-        low, high = clopper_pearson(k, len(values))
+        low, high = clopper_pearson(k, len(values), confidence)
         return Measure(name, len(values), mean, k, low, high, unscorable)
-    lower, upper = bootstrap_mean(list(by_task.values())) or (None, None)
+    lower, upper = bootstrap_mean(list(by_task.values()), confidence) or (None, None)
     return Measure(name, len(values), mean, None, lower, upper, unscorable)
 
 

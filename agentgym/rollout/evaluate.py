@@ -55,6 +55,19 @@ def _code_hashes(plan: Plan) -> dict[str, Any]:
     return result
 
 
+def describe(plan: Plan, policy: Policy, options: Options, model: str) -> dict[str, Any]:
+    """What a run says of itself besides its plan (`Run.meta`), free of credentials."""
+    return {
+        "title": plan.title,
+        "model": redact(model),
+        "resume_as": redact(getattr(policy, "resume_as", None) or absolute(EnvRef(model)).place),
+        "fingerprint": _fingerprint(policy),
+        "options": msgspec.to_builtins(options),
+        "created_at": time.time(),
+        "code": _code_hashes(plan),
+    }
+
+
 async def start(
     plan: Plan,
     policy: Policy,
@@ -69,15 +82,7 @@ async def start(
     async with _closing(policy):
         await _prepare(policy)
         # before the directory is made: what cannot even be described leaves no empty run behind
-        description = {
-            "title": plan.title,
-            "model": redact(model),
-            "resume_as": redact(getattr(policy, "resume_as", None) or absolute(EnvRef(model)).place),
-            "fingerprint": _fingerprint(policy),
-            "options": msgspec.to_builtins(options),
-            "created_at": time.time(),
-            "code": _code_hashes(plan),
-        }
+        description = describe(plan, policy, options, model)
         writer = RunWriter(new_run_directory(root, plan.title), create=True)
         try:
             writer.set_meta(description)
@@ -360,6 +365,11 @@ def prepare(tasks: Selector | Sequence[Selector], choice: Choice, options: Optio
         raise UsageError("no task was named; try `quickstart`")
     _check(options)
     plan = resolve(selectors, choice)
+    return plan, with_suite_settings(plan, options)
+
+
+def with_suite_settings(plan: Plan, options: Options) -> Options:
+    """The options, with the settings of the plan's suite where the caller has none."""
     limits = options.limits or Limits()
     if "max_turns" in plan.options and limits.turns is None:
         options = msgspec.structs.replace(options, limits=msgspec.structs.replace(limits, turns=plan.options["max_turns"]))
@@ -367,7 +377,7 @@ def prepare(tasks: Selector | Sequence[Selector], choice: Choice, options: Optio
     mine = {k: v for k, v in sampling.items() if getattr(options.sampling, k) is None}
     if mine:
         options = msgspec.structs.replace(options, sampling=msgspec.structs.replace(options.sampling, **mine))
-    return plan, options
+    return options
 
 
 def _check(options: Options) -> None:

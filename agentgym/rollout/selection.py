@@ -22,6 +22,7 @@ from agentgym.records.store import PlannedTask
 from agentgym.task import TaskId
 
 AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class EnvRef(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,6 +68,8 @@ class SuiteEntry(msgspec.Struct, forbid_unknown_fields=True):
     params: dict[str, Any] = {}
     data: str | None = None
     split: str | None = None
+    not_below: Share | None = None
+    """Mean gold that a test of this entry asks for: it fails where the confidence interval lies below; None: the suite's."""
 
 
 class Suite(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,6 +83,8 @@ class Suite(msgspec.Struct, forbid_unknown_fields=True):
     """Turns after which an episode is cut, where this is fewer than the environment's own number."""
     max_tokens: AtLeast1 | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    not_below: Share | None = None
+    """`SuiteEntry.not_below` of entries that do not say."""
 
 
 def suite_files() -> dict[str, Path]:
@@ -143,6 +148,48 @@ def resolve(selectors: Sequence[str | type[ChatEnv]], choice: Choice) -> Plan:
     return Plan(_title(selectors), builder.environments, _interleave(builder.tasks), builder.options)
 
 
+class Part(msgspec.Struct):
+    """One family and variant of a suite: what is one test."""
+
+    name: str
+    """``FAMILY/VARIANT``; where a suite has the same twice, the second ends in ``-2``."""
+    plan: Plan
+    not_below: float | None
+
+
+def suite_parts(path: Path, choice: Choice) -> list[Part]:
+    """A suite file cut into its families and variants, in its order.
+
+    Raises:
+        DataError: it is not a suite; the text says where.
+        UsageError: an entry asks for what does not exist; the text names the entry.
+        NothingSelectedError: it holds no tasks.
+    """
+    suite = read_suite(path)
+    settings = _settings(suite)
+    parts: list[Part] = []
+    names: dict[str, int] = {}
+    for entry in suite.tasks:
+        builder = _Builder(choice)
+        builder.add_entry(entry, suite.trials, str(path))
+        for (number, variant), tasks in builder.tasks.items():
+            name = f"{TaskId.parse(tasks[0].task_id).family}/{variant}"
+            names[name] = names.get(name, 0) + 1
+            mine = [msgspec.structs.replace(t, environment=0) for t in tasks]
+            plan = Plan(path.stem, [builder.environments[number]], mine, settings)
+            bar = suite.not_below if entry.not_below is None else entry.not_below
+            parts.append(Part(f"{name}-{names[name]}" if names[name] > 1 else name, plan, bar))
+    if not parts:
+        raise NothingSelectedError(f"the suite {path} holds no tasks")
+    return parts
+
+
+def _settings(suite: Suite) -> dict[str, Any]:
+    """What a suite says about how it is played (`Plan.options`)."""
+    said = {name: getattr(suite, name) for name in ("max_turns", "max_tokens", "temperature")}
+    return {name: value for name, value in said.items() if value is not None}
+
+
 def _title(selectors: Iterable[str | type[ChatEnv]]) -> str:
     names = [s if isinstance(s, str) else s.family for s in selectors]
     return "+".join(
@@ -190,15 +237,16 @@ class _Builder:
 
     def _suite(self, path: Path, name: str) -> None:
         suite = read_suite(path)
-        for option in ("max_turns", "max_tokens", "temperature"):
-            value = getattr(suite, option)
-            if value is not None:
-                self.options[option] = value
+        self.options.update(_settings(suite))
         for entry in suite.tasks:
-            try:
-                self._entry(entry, suite.trials)
-            except UsageError as e:
-                raise type(e)(f"{name}, task {entry.task!r}: {e}") from e
+            self.add_entry(entry, suite.trials, name)
+
+    def add_entry(self, entry: SuiteEntry, trials: int, suite: str) -> None:
+        """An entry of a suite, which an error names."""
+        try:
+            self._entry(entry, trials)
+        except UsageError as e:
+            raise type(e)(f"{suite}, task {entry.task!r}: {e}") from e
 
     def _address(self, text: str) -> None:
         """The task of a recorded episode, with the environment that the run made it with."""

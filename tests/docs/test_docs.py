@@ -41,7 +41,7 @@ def test_what_the_readme_says_to_look_at_can_be_looked_at(tmp_path: Path) -> Non
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("README.md", "python")
+    code = next(b for b in blocks("README.md", "python") if b.startswith("import agentgym"))
     scope: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), scope)
     assert len(list(scope["run"].episodes())) == 20
@@ -65,6 +65,32 @@ def test_the_verifier_of_the_documentation_is_one() -> None:
     scope: dict[str, Any] = {}
     exec(compile(blocks("docs/environments.md", "python")[1], "environments.md", "exec"), scope)
     assert isinstance(scope["polite"], agentgym.Verifier)
+
+
+def test_the_readmes_test_passes(tmp_path: Path) -> None:
+    code = next(b for b in blocks("README.md", "python") if b.startswith("import pytest"))
+    (tmp_path / "test_readme.py").write_text(code, encoding="utf-8")
+    assert "1 passed" in shell("pytest -q -p no:cacheprovider", tmp_path)
+
+
+def test_the_page_about_pytest_can_be_followed_from_an_empty_folder(tmp_path: Path) -> None:
+    for block in blocks("docs/pytest.md", "python") + blocks("docs/pytest.md", "toml"):
+        file = tmp_path / block.splitlines()[0].removeprefix("# ")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(block, encoding="utf-8")
+    make, first, suite = (b.removeprefix("$ ") for b in blocks("docs/pytest.md", "console"))
+    shell(make, tmp_path)
+    out = shell(f"{first.strip()} test_refunds.py || test $? -eq 1", tmp_path)
+    assert "1 failed, 2 passed" in out
+    assert "gold 0/20 is below the bar 0.8 (mean 0, 95 % interval 0 to .17)" in out
+    seen = re.search(r"see it:  agentgym view (\S+)", out)
+    assert seen is not None
+    assert "difference from the wanted end state" in shell(f"agentgym show '{seen[1]}'", tmp_path)
+    assert "1 passed" in shell(f"{first.strip()} test_more.py", tmp_path)
+    out = shell(suite, tmp_path)
+    assert "suites/nightly.toml::tools.retail/tempt PASSED" in out
+    assert "3 passed" in out
+    assert "40 episodes" in shell("agentgym eval suites/nightly.toml --model oracle:honest", tmp_path)
 
 
 def test_every_link_of_the_documentation_leads_somewhere() -> None:

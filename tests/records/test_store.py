@@ -316,6 +316,21 @@ def test_attempts_are_counted_and_what_is_done_is_told_from_what_failed(tmp_path
     writer.close()
 
 
+def test_a_plan_can_grow_and_a_task_in_it_twice_keeps_the_larger_number_of_trials(tmp_path: Path) -> None:
+    writer = RunWriter(written(tmp_path / "run"), create=False)
+    writer.set_plan([{"place": "x:A"}], [PlannedTask(0, "control", "0", "a/control/0", 3)])
+    more = [PlannedTask(0, "control", "0", "b/control/0", 1), PlannedTask(1, "control", "0", "a/control/0", 2)]
+    writer.set_plan([{"place": "x:B"}, {"place": "x:A"}], [*more, PlannedTask(1, "control", "1", "a/control/1", 1)])
+    writer.close()
+    with Run(tmp_path / "run") as run:
+        planned = "SELECT task_id, trials, ref FROM plan JOIN environments ON environment = environments.id ORDER BY position"
+        assert list(run._rows(planned)) == [
+            ("a/control/0", 3, '{"place":"x:A"}'),
+            ("b/control/0", 1, '{"place":"x:B"}'),
+            ("a/control/1", 1, '{"place":"x:A"}'),
+        ]
+
+
 def test_the_plan_and_the_sittings_are_written_down(tmp_path: Path) -> None:
     writer = RunWriter(written(tmp_path / "run"), create=False)
     plan = [PlannedTask(0, "control", str(i), f"f/control/{i}", trials) for i, trials in enumerate((3, 2))]
