@@ -84,8 +84,8 @@ class Episode:
     __slots__ = (
         "_run", "_scores", "_trajectory", "attempt", "cached_turns", "cluster", "completion_tokens", "cost_usd", "duration_s",
         "error", "error_kind", "exposures", "family", "gold", "id", "item", "outcome", "prompt_tokens", "reward", "started_at",
-        "tags", "task_hash", "task_id", "task_object", "tool_calls", "tool_errors", "tool_exceptions", "trial", "truncation", "turns",
-        "variant", "violations",
+        "tags", "task_hash", "task_id", "task_object", "tool_calls", "tool_errors", "tool_exceptions", "trial", "truncation",
+        "turns", "variant", "violations",
     )  # fmt: skip
 
     def __init__(self, run: Run, row: tuple[Any, ...]) -> None:

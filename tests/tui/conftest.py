@@ -112,8 +112,13 @@ class Hands:
         await self.pilot.pause()
 
     async def sees(self, *wanted: str, absent: tuple[str, ...] = ()) -> str:
-        """Waits until all of it stands on the screen, and nothing of ``absent``."""
-        await self.until(lambda: all(w in self.text for w in wanted) and not any(a in self.text for a in absent), wanted)
+        """Waits until all of it stands on the screen, wherever lines are broken, and nothing of ``absent``."""
+
+        def seen() -> bool:
+            text, flat = self.text, " ".join(self.text.split())
+            return all(w in text or w in flat for w in wanted) and not any(a in text for a in absent)
+
+        await self.until(seen, wanted)
         return self.text
 
     async def until(self, condition: Callable[[], Any], what: object = "") -> None:
