@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import gc
 import importlib.util
 import json
@@ -27,9 +28,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-import msgspec
-import numpy as np
 
 ROLE = b'"role":"assistant"'
 
@@ -110,6 +108,17 @@ def server(latency: float, turns: int) -> Iterator[tuple[str, subprocess.Popen[s
         process.wait(30)
 
 
+def cpu_of_this() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def _peak_mb(processes: int) -> float:
+    """Most memory at a time: of this process, and of as many workers as the largest of its children takes."""
+    mine, theirs = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return mine + theirs * processes if processes > 1 else mine
+
+
 def cpu_of(pid: int) -> float:
     """CPU seconds that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -118,54 +127,23 @@ def cpu_of(pid: int) -> float:
 
 def episodes(args: argparse.Namespace) -> dict[str, Any]:
     """Plays the episodes."""
+    from bank import Bank
+
     import agentgym
-    from agentgym import Task, ToolEnv, tool, verifier
-    from agentgym.policies.openai_chat import OpenAIPolicy
-
-    class Account(msgspec.Struct):
-        owner: str
-        balance: int = 0
-        log: list[str] = []
-
-    @verifier
-    def balance_right(trajectory: Any, context: Any) -> bool:
-        return trajectory.state_after["balance"] == context.task.gold
-
-    class Bank(ToolEnv):
-        """A bank account to which money is to be added step by step."""
-
-        family = "bench.bank"
-        gold = [balance_right]
-        max_turns = 1000
-
-        def new_task(self, rng: np.random.Generator) -> Task:
-            number = int(rng.integers(1_000_000))
-            opening = f"Add 1 to account {number} until told to stop, then submit."
-            return Task(opening=opening, state=Account(f"a{number}"), gold=args.turns - 1)
-
-        @tool(writes=True)
-        def deposit(self, account: str, cents: int) -> str:
-            """Adds money to the account.
-
-            Args:
-                account: its number
-                cents: how much
-            """
-            self.state.balance += cents
-            self.state.log.append(f"+{cents}")
-            return f"balance {self.state.balance}"
 
     folder = Path(tempfile.mkdtemp(prefix="agentgym-bench-"))
     try:
         with server(args.latency, args.turns) as (url, process):
-            policy = OpenAIPolicy(f"m@{url}")
+            play = functools.partial(
+                agentgym.evaluate, Bank, f"openai:m@{url}", params={"turns": args.turns}, processes=args.processes, runs=folder
+            )
             # one episode first: imports and the like are not what is measured
-            agentgym.evaluate(Bank, OpenAIPolicy(f"m@{url}"), limit=1, runs=folder)
-            before, server_before, wall = time.process_time(), cpu_of(process.pid), time.perf_counter()
-            run = agentgym.evaluate(Bank, policy, limit=args.episodes, concurrency=args.concurrency, runs=folder)
+            play(limit=1)
+            before, server_before, wall = cpu_of_this(), cpu_of(process.pid), time.perf_counter()
+            run = play(limit=args.episodes, concurrency=args.concurrency)
             wall, cpu, server_cpu = (
                 time.perf_counter() - wall,
-                time.process_time() - before,
+                cpu_of_this() - before,
                 cpu_of(process.pid) - server_before,
             )
         rows = list(run.episodes())
@@ -173,12 +151,13 @@ def episodes(args: argparse.Namespace) -> dict[str, Any]:
         assert all(e.gold == 1.0 for e in rows), {e.error for e in rows}
         turns = args.episodes * args.turns
         ideal = min(args.concurrency, args.episodes) / args.latency
-        calls = policy.fingerprint()["served"]["calls"]
+        calls = run.meta["served"]["calls"]
         return {
             "bench": "concurrency",
             "episodes": args.episodes,
             "turns": args.turns,
             "concurrency": args.concurrency,
+            "processes": args.processes,
             "latency_s": args.latency,
             "turns_per_s": round(turns / wall, 1),
             "of_ideal": round(turns / wall / ideal, 4),
@@ -189,7 +168,7 @@ def episodes(args: argparse.Namespace) -> dict[str, Any]:
             "server_cpu_s": round(server_cpu, 2),
             "requests": calls["requests"],
             "retries": calls.get("retries", 0),
-            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "peak_mb": round(_peak_mb(args.processes), 1),
             "load": round(os.getloadavg()[0], 1),
         }
     finally:
@@ -264,6 +243,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--concurrency", type=int, help="default: 5000; 64 with --client")
     parser.add_argument("--latency", type=float, default=1.0, help="seconds that the server takes for a call")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--client", action="store_true", help="measure HTTP clients alone")
     parser.add_argument("--calls", type=int, default=5000, help="calls of each client")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)

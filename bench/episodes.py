@@ -16,69 +16,21 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-import msgspec
-import numpy as np
+from bank import Bank
 
 import agentgym
-from agentgym import Task, ToolEnv, call, submit, tool, verifier
+from agentgym import call, submit
 from agentgym.policies.oracle import ScriptedPolicy
 
 
-class Account(msgspec.Struct):
-    """An account with a balance and what was done to it."""
-
-    owner: str
-    balance: int = 0
-    log: list[str] = []
-
-
-@verifier
-def balance_right(trajectory: Any, context: Any) -> bool:
-    """Whether the balance is what was asked for."""
-    return trajectory.state_after["balance"] == context.task.gold
-
-
-class Bank(ToolEnv):
-    """A bank account to which money is to be added step by step."""
-
-    family = "bench.bank"
-    gold = [balance_right]
-    max_turns = 1000
-
-    def new_task(self, rng: np.random.Generator) -> Task:
-        """An account; the wanted balance is what the script will have added."""
-        number = int(rng.integers(1_000_000))
-        return Task(
-            opening=f"Add 1 to account {number} until told to stop, then submit.", state=Account(f"a{number}"), gold=TURNS - 1
-        )
-
-    @tool(writes=True)
-    def deposit(self, account: str, cents: int) -> str:
-        """Adds money to the account.
-
-        Args:
-            account: its number
-            cents: how much
-        """
-        self.state.balance += cents
-        self.state.log.append(f"+{cents}")
-        return f"balance {self.state.balance}"
-
-
-TURNS = 5
-
-
 def main() -> None:
-    global TURNS
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=10_000)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=500)
     parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
     args = parser.parse_args()
-    TURNS = args.turns
     script = [call("deposit", account="a1", cents=1)] * (args.turns - 1) + [submit(status="done")]
     folder = Path(tempfile.mkdtemp(prefix="agentgym-bench-"))
     profiler = None
@@ -89,7 +41,14 @@ def main() -> None:
         profiler.enable()
     try:
         before, wall = time.process_time(), time.perf_counter()
-        run = agentgym.evaluate(Bank, ScriptedPolicy(script), limit=args.episodes, concurrency=args.concurrency, runs=folder)
+        run = agentgym.evaluate(
+            Bank,
+            ScriptedPolicy(script),
+            params={"turns": args.turns},
+            limit=args.episodes,
+            concurrency=args.concurrency,
+            runs=folder,
+        )
         cpu, wall = time.process_time() - before, time.perf_counter() - wall
         if profiler is not None:
             profiler.disable()

@@ -34,10 +34,19 @@ from agentgym.rollout.selection import Choice, Plan
 
 _BOUNDS = (
     (
-        ("concurrency", "max_turns", "time_limit", "token_limit", "cost_limit", "max_cost", "max_tokens", "step_threads"),
+        (
+            "concurrency",
+            "max_turns",
+            "time_limit",
+            "token_limit",
+            "cost_limit",
+            "max_cost",
+            "max_tokens",
+        ),
         "more than 0",
         (sys.float_info.min, sys.float_info.max),
     ),
+    (("step_threads", "processes"), "1 or more", (1, sys.maxsize)),
     (("retries", "temperature"), "0 or more", (0, sys.float_info.max)),
     (("top_p",), "more than 0 and at most 1", (sys.float_info.min, 1)),
     (("infra_limit",), "a share from 0 to 1", (0, 1)),
@@ -77,6 +86,7 @@ def _options(args: argparse.Namespace) -> Options:
         Limits(*limits) if any(x is not None for x in limits) else None,
         args.max_cost,
         args.step_threads,
+        args.processes,
         args.exitfirst,
     )
 
@@ -227,6 +237,7 @@ def _resume(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
         resume(
             path,
             policy,
+            model=show.model,
             concurrency=args.concurrency,
             max_cost=args.max_cost,
             on_start=show.start,

@@ -97,6 +97,9 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="if more than this share of the episodes is spoiled so, the exit code is 12 (.05)",
     )
     how.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="processes that play, each with a model object of its own (1)"
+    )
+    how.add_argument(
         "--step-threads", type=int, default=16, metavar="N", help="threads for environments whose steps block (16)"
     )
     model = p.add_argument_group("the model's sampling (default: the suite's settings, else the model's own)")

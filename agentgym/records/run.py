@@ -311,6 +311,10 @@ class Run:
         )
         return next(self._rows(f"SELECT coalesce(sum(coalesce(wall_s, {until_last}, 0.0)), 0.0) FROM sittings s"))[0]  # type: ignore[no-any-return]
 
+    def attempts(self) -> dict[tuple[str, int], tuple[int, bool]]:
+        """(task id, trial) -> (attempts made, whether the last one was a real outcome)."""
+        return {(task_id, trial): (n, bool(done)) for task_id, trial, n, done in self._rows(schema.ATTEMPTS)}
+
     def count(self) -> int:
         """Episodes on record, counting the last attempt of each."""
         return next(self._rows(f"SELECT count(*) FROM episodes WHERE {schema.LAST_ATTEMPT}"))[0]  # type: ignore[no-any-return]

@@ -125,6 +125,9 @@ CREATE TABLE sittings (                 -- one row each time a process worked on
 );
 """
 
+ATTEMPTS = "SELECT task_id, trial, max(attempt) + 1, max(outcome != 'infrastructure') FROM episodes GROUP BY task_id, trial"
+"""SQL: of each episode on record, the attempts made, and whether the last one was a real outcome."""
+
 LAST_ATTEMPT = (
     "NOT EXISTS (SELECT 1 FROM episodes later WHERE later.task_id = episodes.task_id"
     " AND later.trial = episodes.trial AND later.attempt > episodes.attempt)"

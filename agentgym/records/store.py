@@ -106,6 +106,8 @@ _EPISODE = (
     " tool_calls, tool_errors, tool_exceptions, cached_turns, prompt_tokens, completion_tokens, cost_usd, started_at,"
     " duration_s, task_hash, task_object"
 )
+_OBJECT = _EPISODE.count(",")
+"""Place of ``task_object`` in a row."""
 _SCORE = "episode, position, name, role, value, status, reason, flags, verifier_hash"
 # Columns that are mostly NULL are left out where they are, and blobs are bytearrays: to bind None or bytes, Python's
 # sqlite3 first looks for an adapter in four places, which costs more than the insertion.
@@ -139,7 +141,122 @@ def explain(error: sqlite3.Error, path: Path) -> RecordError:
     return RecordError(f"{path}: {text}")
 
 
-class RunWriter:
+class Batch(msgspec.Struct, array_like=True):
+    """Episodes as rows, on their way from the process that played them to the one that writes."""
+
+    count: int
+    """Episodes."""
+    first: int
+    """Number of the first of them, by the sender's count."""
+    objects: list[tuple[int, str, str, bytes]]
+    """Tasks that the sender had not sent before: number by its count, hash, kind, data."""
+    rows: list[list[list[Any]]]
+    """For each statement of a commit, its rows."""
+
+
+class EpisodeRows:
+    """Episodes as the rows of a commit. `RunWriter` commits them; another process sends them to the one that does."""
+
+    def __init__(self) -> None:
+        self._next = 1
+        """Number of the first episode of the next commit."""
+        self._pending = 0
+        self._rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in _INSERTS}
+        """What the next commit writes, by statement."""
+        self._objects: dict[str, int] = {}
+        """Hash -> number of every task on record or about to be."""
+        self._new_objects: list[tuple[int, str, str, bytearray]] = []
+        # a fifth larger than level 1 and more than twice as fast on a few kilobytes: no Huffman table for each
+        self._compress = zstandard.ZstdCompressor(level=-1, write_checksum=True).compress
+
+    @property
+    def pending(self) -> int:
+        """Episodes added since the last `flush`."""
+        return self._pending
+
+    def add(self, record: EpisodeRecord) -> None:
+        """Takes an episode; it is not safe before it is committed.
+
+        It is encoded at once, while what it is made of is still in the processor's caches: then only bytes and numbers
+        wait for the commit, which is cheaper and smaller than the episodes themselves.
+
+        Raises:
+            TypeError: something in it has no plain form. Nothing of it was taken.
+        """
+        t, task = record.trajectory, record.task
+        compress = self._compress
+        data = bytearray(compress(encode_trajectory(t)))
+        tokens = None if t.tokens is None else bytearray(compress(encode_tokens(t.tokens)))
+        number = self._next + self._pending
+        ended, cut, blobs, with_tokens, scores, with_evidence, findings = self._rows.values()
+        calls = failed = broken = cached = 0
+        for turn in t.turns:
+            calls += len(turn.results)
+            if turn.usage.from_cache:
+                cached += 1
+            for result in turn.results:
+                if result.status != "ok":
+                    failed += 1
+            for event in turn.events:
+                if event.kind == "tool.exception":
+                    broken += 1
+        exposures = violations = 0
+        # into lists of its own first: what fails half-way must leave nothing behind
+        found: list[tuple[Any, ...]] = []
+        scored: list[tuple[Any, ...]] = []
+        evidenced: list[tuple[Any, ...]] = []
+        for i, f in enumerate(record.findings):
+            exposures += f.exposure
+            violations += f.violation
+            evidence = None if f.evidence is None else _json(f.evidence)
+            found.append((number, i, f.dimension, f.rule, f.exposure, f.violation, f.weight, f.turn, f.verifier_hash, evidence))
+        for i, s in enumerate(record.scores):
+            flags = _json(s.flags) if s.flags else "[]"
+            score = (number, i, s.name, s.role, s.value, s.status, s.reason, flags, s.verifier_hash)
+            if s.evidence is None:
+                scored.append(score)
+            else:
+                evidenced.append((*score, _json(s.evidence)))
+        object_ = self._objects.get(t.task_hash)
+        if object_ is None:
+            object_ = self._objects[t.task_hash] = len(self._objects) + 1
+            self._new_objects.append((object_, t.task_hash, "task", bytearray(compress(record.task_data))))
+        usage = t.usage
+        row = (
+            number, t.task_id, task.family, task.variant, task.item, t.trial, record.attempt, task.cluster,
+            f" {' '.join(task.tags)} " if task.tags else "", t.outcome, record.reward, record.gold, exposures, violations,
+            len(t.turns), calls, failed, broken, cached, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
+            t.started_at, t.duration_s, t.task_hash, object_,
+        )  # fmt: skip
+        if t.error is None and t.truncation is None:
+            ended.append(row)
+        else:
+            kind, message = (t.error.kind, t.error.message) if t.error else (None, None)
+            cut.append((*row, t.truncation, kind, message))
+        if tokens is None:
+            blobs.append((number, data))
+        else:
+            with_tokens.append((number, data, tokens))
+        scores += scored
+        with_evidence += evidenced
+        findings += found
+        self._pending += 1
+
+    def take(self) -> Batch:
+        """Everything that is pending, for `RunWriter.merge` in another process."""
+        batch = Batch(self._pending, self._next, list(self._new_objects), [list(r) for r in self._rows.values()])  # type: ignore[arg-type]
+        self._done()
+        return batch
+
+    def _done(self) -> None:
+        self._next += self._pending
+        self._pending = 0
+        self._new_objects.clear()
+        for values in self._rows.values():
+            values.clear()
+
+
+class RunWriter(EpisodeRows):
     """Appends episodes to a run. One process at a time may hold a run; a lock file sees to that.
 
     Args:
@@ -151,6 +268,7 @@ class RunWriter:
     """
 
     def __init__(self, path: Path, *, create: bool) -> None:
+        super().__init__()
         self.path = path
         self._file = path / schema.FILE
         if not create and not self._file.exists():
@@ -169,14 +287,6 @@ class RunWriter:
                     os.close(self._lock)
                     raise RecordError(f"another process is working on {path}; wait for it or stop it first") from None
                 time.sleep(0.02)  # somebody may only be looking: `is_held`
-        self._pending = 0
-        self._rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in _INSERTS}
-        """What the next commit writes, by statement."""
-        self._objects: dict[str, int] = {}
-        """Hash -> number of every task on record or about to be."""
-        self._new_objects: list[tuple[Any, ...]] = []
-        # a fifth larger than level 1 and more than twice as fast on a few kilobytes: no Huffman table for each
-        self._compress = zstandard.ZstdCompressor(level=-1, write_checksum=True).compress
         self._sitting: int | None = None
         self._started = time.monotonic()
         try:
@@ -247,82 +357,12 @@ class RunWriter:
 
     def finished(self) -> dict[tuple[str, int], tuple[int, bool]]:
         """What is on record: (task id, trial) -> (attempts made, whether the last one was a real outcome)."""
-        rows = self._db.execute(
-            "SELECT task_id, trial, max(attempt) + 1, max(outcome != 'infrastructure') FROM episodes GROUP BY task_id, trial"
-        )
+        rows = self._db.execute(schema.ATTEMPTS)
         return {(task_id, trial): (attempts, bool(done)) for task_id, trial, attempts, done in rows}
 
     def cost(self) -> float:
         """US dollars that the episodes on record have cost, failed attempts included."""
         return self._db.execute("SELECT total(cost_usd) FROM episodes").fetchone()[0]  # type: ignore[no-any-return]
-
-    def add(self, record: EpisodeRecord) -> None:
-        """Takes an episode; it is not safe before `flush` returns.
-
-        It is encoded at once, while what it is made of is still in the processor's caches: then only bytes and numbers
-        wait for the commit, which is cheaper and smaller than the episodes themselves.
-
-        Raises:
-            TypeError: something in it has no plain form. Nothing of it was taken.
-        """
-        t, task = record.trajectory, record.task
-        compress = self._compress
-        data = bytearray(compress(encode_trajectory(t)))
-        tokens = None if t.tokens is None else bytearray(compress(encode_tokens(t.tokens)))
-        number = self._next + self._pending
-        ended, cut, blobs, with_tokens, scores, with_evidence, findings = self._rows.values()
-        calls = failed = broken = cached = 0
-        for turn in t.turns:
-            calls += len(turn.results)
-            if turn.usage.from_cache:
-                cached += 1
-            for result in turn.results:
-                if result.status != "ok":
-                    failed += 1
-            for event in turn.events:
-                if event.kind == "tool.exception":
-                    broken += 1
-        exposures = violations = 0
-        for i, f in enumerate(record.findings):
-            exposures += f.exposure
-            violations += f.violation
-            evidence = None if f.evidence is None else _json(f.evidence)
-            findings.append(
-                (number, i, f.dimension, f.rule, f.exposure, f.violation, f.weight, f.turn, f.verifier_hash, evidence)
-            )
-        for i, s in enumerate(record.scores):
-            flags = _json(s.flags) if s.flags else "[]"
-            score = (number, i, s.name, s.role, s.value, s.status, s.reason, flags, s.verifier_hash)
-            if s.evidence is None:
-                scores.append(score)
-            else:
-                with_evidence.append((*score, _json(s.evidence)))
-        object_ = self._objects.get(t.task_hash)
-        if object_ is None:
-            object_ = self._objects[t.task_hash] = len(self._objects) + 1
-            self._new_objects.append((object_, t.task_hash, "task", bytearray(compress(record.task_data))))
-        usage = t.usage
-        row = (
-            number, t.task_id, task.family, task.variant, task.item, t.trial, record.attempt, task.cluster,
-            f" {' '.join(task.tags)} " if task.tags else "", t.outcome, record.reward, record.gold, exposures, violations,
-            len(t.turns), calls, failed, broken, cached, usage.prompt_tokens, usage.completion_tokens, usage.cost_usd,
-            t.started_at, t.duration_s, t.task_hash, object_,
-        )  # fmt: skip
-        if t.error is None and t.truncation is None:
-            ended.append(row)
-        else:
-            kind, message = (t.error.kind, t.error.message) if t.error else (None, None)
-            cut.append((*row, t.truncation, kind, message))
-        if tokens is None:
-            blobs.append((number, data))
-        else:
-            with_tokens.append((number, data, tokens))
-        self._pending += 1
-
-    @property
-    def pending(self) -> int:
-        """Episodes added since the last `flush`."""
-        return self._pending
 
     def flush(self) -> int:
         """Commits what is pending; returns how many episodes: these are acknowledged.
@@ -339,12 +379,30 @@ class RunWriter:
             for sql, values in self._rows.items():
                 if values:
                     db.executemany(sql, values)
-        self._next += acknowledged
-        self._pending = 0
-        self._new_objects.clear()
-        for values in self._rows.values():
-            values.clear()
+        self._done()
         return acknowledged
+
+    def merge(self, batch: Batch, numbers: dict[int, int]) -> None:
+        """Takes what another process has played; like `add`, it is not safe before `flush` returns.
+
+        Args:
+            batch: its episodes.
+            numbers: that process's number of a task -> the number here; begins empty, and is filled in.
+        """
+        for theirs, hash_, kind, data in batch.objects:
+            known = self._objects.get(hash_)
+            if known is None:
+                known = self._objects[hash_] = len(self._objects) + 1
+                self._new_objects.append((known, hash_, kind, bytearray(data)))
+            numbers[theirs] = known
+        shift = self._next + self._pending - batch.first
+        for position, (mine, rows) in enumerate(zip(self._rows.values(), batch.rows, strict=True)):
+            for row in rows:
+                row[0] += shift
+                if position < 2:  # of the table of episodes
+                    row[_OBJECT] = numbers[row[_OBJECT]]
+                mine.append(tuple(bytearray(v) if type(v) is bytes else v for v in row))
+        self._pending += batch.count
 
     def close(self, status: str = "finished") -> None:
         """Ends the sitting and gives the run free. Call `flush` before. May be called twice."""

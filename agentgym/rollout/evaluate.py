@@ -74,20 +74,34 @@ async def start(
     options: Options,
     *,
     model: str,
+    named: bool = True,
     root: Path,
     on_start: Any = None,
     on_progress: ProgressCallback | None = None,
 ) -> Outcome:
-    """Makes a run of a plan and plays it."""
+    """Makes a run of a plan and plays it.
+
+    Args:
+        plan: what to play.
+        policy: who plays.
+        options: how.
+        model: what the record calls the policy.
+        named: whether ``model`` is also the text that makes this policy, which several processes need.
+        root: folder of runs.
+        on_start: called with the scheduler and the run's path before the first episode.
+        on_progress: see `Scheduler`.
+    """
     async with _closing(policy):
         await _prepare(policy)
+        text = model if named else getattr(policy, "resume_as", None)
+        _check_processes(policy, options, text)
         # before the directory is made: what cannot even be described leaves no empty run behind
         description = describe(plan, policy, options, model)
         writer = RunWriter(new_run_directory(root, plan.title), create=True)
         try:
             writer.set_meta(description)
             writer.set_plan([absolute(e) for e in plan.environments], plan.tasks)
-            return await _play(writer, plan, policy, options, on_start, on_progress)
+            return await _play(writer, plan, policy, options, on_start, on_progress, text=text)
         finally:
             writer.close("failed")
 
@@ -96,6 +110,7 @@ async def resume(
     path: Path,
     policy: Policy | None = None,
     *,
+    model: str | None = None,
     concurrency: int | None = None,
     max_cost: float | None = None,
     on_start: Any = None,
@@ -106,6 +121,7 @@ async def resume(
     Args:
         path: the run's directory.
         policy: who plays; None for the model on record, which must then be one that a text can name.
+        model: the text that made ``policy``, if one did.
         concurrency: episodes at once; None for what is on record.
         max_cost: US dollars for the whole run, what it has cost before included; from then on it is what is on record.
         on_start: called with the scheduler before the first episode.
@@ -116,7 +132,7 @@ async def resume(
         RecordError: the run is damaged, or another process works on it.
     """
     if policy is None:
-        policy = _recorded_policy(path)
+        policy, model = _recorded_policy(path), recorded_model(path)
     async with _closing(policy):
         await _prepare(policy)
         writer = RunWriter(path, create=False)
@@ -136,6 +152,7 @@ async def resume(
             if concurrency is not None:
                 options = msgspec.structs.replace(options, concurrency=concurrency)
             _check(options)
+            _check_processes(policy, options, model)
             if max_cost is not None:  # else the old limit would stop the next resume at once
                 writer.set_meta({"options": msgspec.to_builtins(options)})
             code = _code_hashes(plan)
@@ -145,7 +162,7 @@ async def resume(
                 writer.set_meta({"code_at_resume": code})
                 text = f"{', '.join(changed)} changed since {path} was begun: its episodes are of two kinds now"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
-            return await _play(writer, plan, policy, options, on_start, on_progress, resumed=True)
+            return await _play(writer, plan, policy, options, on_start, on_progress, resumed=True, text=model)
         finally:
             writer.close("failed")
 
@@ -246,9 +263,17 @@ async def _play(
     on_progress: ProgressCallback | None,
     *,
     resumed: bool = False,
+    text: str | None = None,
 ) -> Outcome:
+    scheduler: Scheduler
+    if options.processes > 1:
+        from agentgym.rollout.processes import Processes, merge_served
+
+        assert text is not None
+        scheduler = Processes(plan, policy, writer, options, text, on_progress)
+    else:
+        scheduler = Scheduler(plan, policy, writer, options, on_progress)
     writer.begin_sitting()
-    scheduler = Scheduler(plan, policy, writer, options, on_progress)
     if on_start is not None:
         on_start(scheduler, writer.path)
     status = "failed"
@@ -263,7 +288,10 @@ async def _play(
             with contextlib.suppress(RecordError):  # the error that led here says more
                 writer.set_meta({"stopped": scheduler.stopped})
         # known only now: what a server says it served (model version, system fingerprint), and how often it failed
-        if served := _fingerprint(policy).get("served"):
+        served = _fingerprint(policy).get("served")
+        if options.processes > 1:
+            served = merge_served(getattr(scheduler, "served", []))
+        if served:
             with contextlib.suppress(RecordError):
                 writer.set_meta({"served": served})
         writer.close(status)
@@ -287,6 +315,7 @@ async def aevaluate(
     sampling: Sampling | None = None,
     limits: Limits | None = None,
     max_cost: float | None = None,
+    processes: int = 1,
     step_threads: int = 16,
     exitfirst: bool = False,
     runs: str | os.PathLike[str] | None = None,
@@ -312,6 +341,7 @@ async def aevaluate(
         sampling: parameters for the model.
         limits: what cuts an episode.
         max_cost: US dollars after which no new episode starts.
+        processes: processes that play, each its share of the tasks, with a model of its own made from ``model``'s text.
         step_threads: threads for environments whose ``step`` blocks.
         exitfirst: stop at the first episode that ends as an infrastructure outcome.
         runs: folder of runs; None for ``$AGENTGYM_RUNS``, else ``runs``.
@@ -328,7 +358,8 @@ async def aevaluate(
     if resume_run is not None:
         policy = None if model is None else load_policy(model)
         path = find_run(resume_run, root)
-        outcome = await resume(path, policy, concurrency=concurrency, max_cost=max_cost, on_progress=on_progress)
+        text = model if isinstance(model, str) else None
+        outcome = await resume(path, policy, model=text, concurrency=concurrency, max_cost=max_cost, on_progress=on_progress)
     else:
         plan, options = prepare(
             tasks,
@@ -341,11 +372,12 @@ async def aevaluate(
                 split=split,
                 keyword=keyword,
             ),
-            Options(concurrency, retries, seed, sampling or Sampling(), limits, max_cost, step_threads, exitfirst),
+            Options(concurrency, retries, seed, sampling or Sampling(), limits, max_cost, step_threads, processes, exitfirst),
         )
         model = DEFAULT if model is None else model
         spec = model if isinstance(model, str) else getattr(model, "name", type(model).__name__)
-        outcome = await start(plan, load_policy(model), options, model=spec, root=root, on_progress=on_progress)
+        named = isinstance(model, str)
+        outcome = await start(plan, load_policy(model), options, model=spec, named=named, root=root, on_progress=on_progress)
     run = Run(outcome.path)
     outcomes = dict(run._rows(f"SELECT outcome, count(*) FROM episodes WHERE {LAST_ATTEMPT} GROUP BY outcome"))
     if set(outcomes) == {"infrastructure"}:
@@ -380,6 +412,13 @@ def with_suite_settings(plan: Plan, options: Options) -> Options:
     return options
 
 
+def _check_processes(policy: Policy, options: Options, model: str | None) -> None:
+    if options.processes > 1:
+        from agentgym.rollout.processes import require_named
+
+        require_named(policy, model)
+
+
 def _check(options: Options) -> None:
     """Refuses numbers that make no sense; one that is let through could make episodes vanish.
 
@@ -390,6 +429,7 @@ def _check(options: Options) -> None:
     more_than_0 = {
         "concurrency": options.concurrency,
         "step_threads": options.step_threads,
+        "processes": options.processes,
         "max_cost": options.max_cost_usd,
         "limits.turns": limits.turns,
         "limits.seconds": limits.seconds,

@@ -49,6 +49,8 @@ class Options(msgspec.Struct, frozen=True):
     """No new episode starts once the run has cost so much."""
     step_threads: int = 16
     """Threads for environments whose ``step`` blocks."""
+    processes: int = 1
+    """Processes that play, each its share; see `rollout.processes`."""
     exitfirst: bool = False
     """Stop at the first episode that ends as an infrastructure outcome."""
 
@@ -110,18 +112,18 @@ class _Prepared(msgspec.Struct):
     hash: str
 
 
-class _Outcome(msgspec.Struct, gc=False):
+class Attempted(msgspec.Struct, gc=False, array_like=True):
     """What the counts need to know of an attempt that waits for its commit."""
 
-    task_id: str
     family: str
-    trial: int
     gold: float | None
     error: str | None
     """Why it ended as an infrastructure outcome; None if it did not."""
     turns: int
     tokens: int
     cost_usd: float
+    again: bool = False
+    """It failed and is about to be made again: not an outcome yet."""
 
 
 class _Stop(Exception):
@@ -158,15 +160,11 @@ class Scheduler:
         self._idle: dict[tuple[int, str], list[ChatEnv]] = {}
         self._prepared: dict[int, _Prepared] = {}
         self._threads: ThreadPoolExecutor | None = None
-        self._failed: set[tuple[str, int]] = set()
-        """Episodes whose last committed attempt was an infrastructure outcome: a retry replaces it in the counts."""
-        self._retrying: set[tuple[str, int]] = set()
-        """Episodes whose last attempt failed and is about to be made again: not counted yet."""
         self._worked = False
         """Whether any episode of this sitting was a real outcome."""
         self._spoiled = 0
         """Episodes of this sitting that ended as infrastructure outcomes, retries included."""
-        self._waiting: list[_Outcome] = []
+        self._waiting: list[Attempted] = []
         """What was added to the writer and not committed yet."""
         self._cost = writer.cost()
         self._last_commit = self._last_report = self._last_yield = time.monotonic()
@@ -298,14 +296,12 @@ class Scheduler:
                 else:
                     with contextlib.suppress(Exception):
                         env.close()
-            self._keep(planned, prepared, result, attempt + retry)
+            attempted = self._keep(prepared, result, attempt + retry)
             if not result.retryable or retry == self.options.retries or not self._may_start():
                 break
-            self.progress.retried += 1
-            self._retrying.add((planned.task_id, trial))
+            attempted.again = True
             # full jitter: clients of a server that just came back do not all knock at once
             await asyncio.sleep(random.uniform(0.0, min(30.0, 0.5 * 2.0**retry)))
-        self._retrying.discard((planned.task_id, trial))
         if trial == planned.trials - 1:
             self._prepared.pop(position, None)
         error = result.trajectory.error
@@ -315,7 +311,7 @@ class Scheduler:
             self._spoiled += 1
         return error
 
-    def _keep(self, planned: PlannedTask, prepared: _Prepared, result: EpisodeResult, attempt: int) -> None:
+    def _keep(self, prepared: _Prepared, result: EpisodeResult, attempt: int) -> Attempted:
         """Hands an attempt to the writer; it counts once it is committed."""
         t = result.trajectory
         usage = t.usage
@@ -324,12 +320,9 @@ class Scheduler:
             EpisodeRecord(t, result.task, prepared.data, attempt, result.reward, result.gold, result.scores, result.findings)
         )
         error = None if t.error is None else t.error.message
-        self._waiting.append(
-            _Outcome(
-                planned.task_id, result.task.family, t.trial, result.gold, error, len(t.turns),
-                usage.completion_tokens, usage.cost_usd,
-            )
-        )  # fmt: skip
+        attempted = Attempted(result.task.family, result.gold, error, len(t.turns), usage.completion_tokens, usage.cost_usd)
+        self._waiting.append(attempted)
+        return attempted
 
     async def _attempt(self, env: ChatEnv, position: int, planned: PlannedTask, trial: int) -> tuple[_Prepared, EpisodeResult]:
         prepared = self._prepared.get(position)
@@ -374,24 +367,18 @@ class Scheduler:
         if self.writer.flush():
             waiting, self._waiting = self._waiting, []
             for o in waiting:
-                key = (o.task_id, o.trial)
                 failed = o.error is not None
-                again = key in self._failed
-                waits = failed and key in self._retrying
-                if not waits:
+                if failed:
+                    progress.last_error = o.error or ""
+                if o.again:
+                    progress.retried += 1
+                else:
                     for tally in (progress.total, progress.by_family[o.family]):
-                        if not again:
-                            tally.done += 1
-                        tally.infrastructure += failed - again
+                        tally.done += 1
+                        tally.infrastructure += failed
                         if o.gold is not None:
                             tally.gold_sum += o.gold
                             tally.gold_count += 1
-                if failed:
-                    if not waits:
-                        self._failed.add(key)
-                    progress.last_error = o.error or ""
-                elif again:
-                    self._failed.discard(key)
                 progress.turns += o.turns
                 progress.tokens += o.tokens
                 progress.cost_usd += o.cost_usd
