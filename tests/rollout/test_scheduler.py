@@ -560,3 +560,22 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_made(tmp_path
     with pytest.raises(UsageError, match="must"):
         play(Guess, ScriptedPolicy(["1"]), tmp_path, None, options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mine", [(700, 10, 10), (0, 10, 10), (1_000_000, 5, 5)])
+def test_the_garbage_collector_is_left_as_it_was_found(tmp_path: Path, mine: tuple[int, int, int]) -> None:
+    during = set()
+
+    def answer(context: EpisodeContext, turn: int) -> str:
+        during.add(gc.get_threshold())
+        return "1"
+
+    before = gc.get_threshold()
+    gc.set_threshold(*mine)
+    try:
+        play(Guess, Told(answer), tmp_path, Choice(limit=2))
+        assert gc.get_threshold() == mine
+    finally:
+        gc.set_threshold(*before)
+    ((first, _, _),) = during
+    assert first == (50_000 if mine[0] == 700 else mine[0])
