@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,11 @@ ROOT = Path(__file__).parent.parent
 # worker processes of vector environments, and interpreters started by tests, import tests.envs by name
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
+
+# A shell without job control, such as a build server's, starts background jobs with Ctrl-C ignored, which the programs that
+# tests start would inherit; several tests are about Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # machines differ in speed and no test may depend on it
 settings.register_profile("agentgym", deadline=None, suppress_health_check=[HealthCheck.too_slow])
