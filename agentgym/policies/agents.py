@@ -415,7 +415,8 @@ def _failure(name: str, error: Exception) -> InfrastructureError:
 def _passes(error: BaseException) -> bool:
     """Whether this is what a busy or absent model server means."""
     status = getattr(error, "status_code", None)
-    return status in RETRIED or type(error).__name__ in _TRANSIENT or isinstance(error, (ConnectionError, TimeoutError))
+    named = any(c.__name__ in _TRANSIENT for c in type(error).__mro__)  # LangChain, for one, derives its own from OpenAI's
+    return status in RETRIED or named or isinstance(error, (ConnectionError, TimeoutError))
 
 
 # -- programs -----------------------------------------------------------------------------------------------------------
