@@ -240,13 +240,13 @@ class AgentPolicy(PolicyBase):
 
     Raises:
         NotFoundError: there is no such module, file or name.
-        DefinitionError: what is there cannot be called like this.
+        DefinitionError: what is there cannot be imported, or cannot be called like this.
     """
 
     def __init__(self, argument: str | Callable[..., Any]) -> None:
         if not argument:
             raise UsageError("which agent? Expected agent:pkg.module:function or agent:file.py:function")
-        self.agent: Callable[..., Any] = registry.load_place(argument) if isinstance(argument, str) else argument
+        self.agent: Callable[..., Any] = _load(argument) if isinstance(argument, str) else argument
         place = argument if isinstance(argument, str) else getattr(argument, "__qualname__", type(argument).__name__)
         self.name = f"agent:{place}"
         made = isinstance(self.agent, type)
@@ -292,6 +292,18 @@ class AgentPolicy(PolicyBase):
             return await agent(*arguments)
         result = await _in_thread(agent, *arguments)
         return await result if inspect.isawaitable(result) else result
+
+
+def _load(place: str) -> Any:
+    """What is at a place in the user's code, which may fail as it is imported: a package or a key is missing."""
+    try:
+        return registry.load_place(place)
+    except AgentGymError:
+        raise
+    except Exception as e:
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        where = f"{at.filename.rsplit('/', 1)[-1]}:{at.lineno}"
+        raise DefinitionError(f"agent:{place} cannot be imported: {type(e).__name__}: {e} ({where})") from e
 
 
 def _in_thread(function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:

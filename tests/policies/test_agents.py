@@ -288,6 +288,19 @@ def test_what_cannot_be_an_agent_is_refused_before_anything_is_played(code: str,
         load_policy(agent(tmp_path, code))
 
 
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        ("import no_such_framework", r"cannot be imported: ModuleNotFoundError: No module named 'no_such_framework' \(agent_"),
+        ("raise KeyError('MY_KEY')", r"cannot be imported: KeyError: 'MY_KEY' \(agent_"),
+        ("def run(:", "cannot be imported: SyntaxError"),
+    ],
+)
+def test_an_agent_that_cannot_be_imported_is_told_why(code: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=complaint):
+        load_policy(agent(tmp_path, code))
+
+
 def test_an_agent_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     for place in ("agent:no_such_module:run", f"agent:{tmp_path}/none.py:run", f"agent:{BOTS}:anser"):
         with pytest.raises(NotFoundError):
