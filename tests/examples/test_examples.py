@@ -273,7 +273,8 @@ def test_the_command_in_an_example_plays_and_contacts_nobody_else(example: Path,
         )
     assert done.returncode == 0, done.stderr
     assert "gold 3/3" in done.stdout, done.stdout
-    assert done.stderr == "", "nothing that a library prints stands between the lines"
+    assert done.stderr == ""
+    assert "nterrupted" not in done.stdout, "what a library prints does not stand between the lines"
     assert not log.exists(), log.read_text()
     (run,) = (tmp_path / "runs").iterdir()
     episodes = sorted(agentgym.open_run(str(run)).episodes(), key=lambda e: e.task_id)
@@ -293,6 +294,7 @@ def test_tracing_that_is_switched_on_would_be_seen(tmp_path: Path) -> None:
             MODEL="m",
             LANGSMITH_TRACING="true",
             LANGSMITH_API_KEY="planted",
+            CONTACTS_END="1",
         )
     assert done.returncode == 0, done.stderr
     assert "api.smith.langchain.com" in log.read_text()

@@ -31,6 +31,8 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
     if log := os.environ.get("CONTACTS_LOG"):
         with open(log, "a", encoding="utf-8") as f:
             f.write(f"{event} {host}\n")
+    if "CONTACTS_END" in os.environ:  # for whoever wants no more than to see the first
+        os._exit(0)
     raise PermissionError(f"tests contact nobody: {event} {host}")
 
 
