@@ -417,6 +417,8 @@ def _failure(name: str, error: Exception) -> InfrastructureError:
         return InfrastructureError(f"{name} must return an assistant message: {error}", retryable=False)
     frames = traceback.extract_tb(error.__traceback__)
     at = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
+    if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
+        at += "; each run has an event loop of its own, so make async clients inside of the agent, not once for all runs"
     causes: list[BaseException] = [error]  # frameworks raise errors of their own "from" what the client raised
     while (cause := causes[-1].__cause__) is not None and cause not in causes:
         causes.append(cause)

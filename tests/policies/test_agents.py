@@ -243,6 +243,21 @@ def test_an_agent_that_runs_out_of_something_does_not_hang(signature: str, tmp_p
     assert "StopIteration" in error
 
 
+def test_an_agent_with_a_client_of_an_earlier_run_is_told_what_to_do(tmp_path: Path) -> None:
+    code = """
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    loop.close()
+
+    async def run(messages, tools):
+        loop.call_soon(print)
+    """
+    error = fail(agent(tmp_path, code), tmp_path / "runs")
+    assert "Event loop is closed" in error
+    assert "make async clients inside of the agent" in error
+
+
 def test_a_busy_model_server_is_recognised_behind_a_frameworks_own_error(tmp_path: Path) -> None:
     place = agent(
         tmp_path,
