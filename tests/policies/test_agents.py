@@ -258,26 +258,28 @@ def test_an_agent_with_a_client_of_an_earlier_run_is_told_what_to_do(tmp_path: P
     assert "make async clients inside of the agent" in error
 
 
-def test_a_busy_model_server_is_recognised_behind_a_frameworks_own_error(tmp_path: Path) -> None:
-    place = agent(
-        tmp_path,
-        """
-        class RateLimitError(Exception):
-            status_code = 429
+@pytest.mark.parametrize(
+    ("base", "failing"),
+    [
+        ("class RateLimitError(Exception): status_code = 429", "raise ValueError('no luck') from RateLimitError()"),
+        ("class APIConnectionError(Exception): pass", "raise type('TheirError', (APIConnectionError,), {})('no luck')"),
+    ],
+)
+def test_a_busy_or_absent_model_server_is_recognised_behind_a_frameworks_own_error(
+    base: str, failing: str, tmp_path: Path
+) -> None:
+    code = f"""
+    {base}
 
-        calls = []
+    calls = []
 
-        def run(messages, tools):
-            calls.append(messages)
-            if len(calls) > 1:
-                return "4"
-            try:
-                raise RateLimitError("slow down")
-            except RateLimitError as e:
-                raise ValueError("the model failed: slow down") from e
-        """,
-    )
-    (episode,) = play(place, tmp_path / "runs", tests.envs.Guess, limit=1, retries=1)
+    def run(messages, tools):
+        calls.append(messages)
+        if len(calls) > 1:
+            return "4"
+        {failing}
+    """
+    (episode,) = play(agent(tmp_path, code), tmp_path / "runs", tests.envs.Guess, limit=1, retries=1)
     assert (episode.attempt, episode.error) == (1, None)
 
 
