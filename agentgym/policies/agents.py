@@ -25,7 +25,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -179,10 +178,15 @@ class Session:
 
         Raises:
             EpisodeOver: it was over before.
+            UsageError: another turn is being played.
             ShapeError: the message is none.
         """
-        if self.done or self._said.done():
+        if self.done:
             raise EpisodeOver("the episode is over: look at session.done before sending")
+        if self._said.done():
+            raise UsageError(
+                "a turn is being played: wait for its answer before sending again; calls made at once belong in one message"
+            )
         completion = as_answer(message)
         if usage is not None:
             completion = msgspec.structs.replace(completion, usage=_usage(usage))
@@ -236,13 +240,13 @@ class AgentPolicy(PolicyBase):
 
     Raises:
         NotFoundError: there is no such module, file or name.
-        DefinitionError: what is there cannot be called like this.
+        DefinitionError: what is there cannot be imported, or cannot be called like this.
     """
 
     def __init__(self, argument: str | Callable[..., Any]) -> None:
         if not argument:
             raise UsageError("which agent? Expected agent:pkg.module:function or agent:file.py:function")
-        self.agent: Callable[..., Any] = registry.load_place(argument) if isinstance(argument, str) else argument
+        self.agent: Callable[..., Any] = _load(argument) if isinstance(argument, str) else argument
         place = argument if isinstance(argument, str) else getattr(argument, "__qualname__", type(argument).__name__)
         self.name = f"agent:{place}"
         made = isinstance(self.agent, type)
@@ -264,7 +268,6 @@ class AgentPolicy(PolicyBase):
             )
         self._whole = number == 1
         self._async = inspect.iscoroutinefunction(self.agent) or inspect.iscoroutinefunction(call)
-        self._executor: ThreadPoolExecutor | None = None
         if not self._async:
             self.slots = THREADS
 
@@ -283,20 +286,51 @@ class AgentPolicy(PolicyBase):
                 result["source"] = hashlib.sha256(f.read()).hexdigest()[:12]
         return result
 
-    async def aclose(self) -> None:
-        """Lets go of the threads."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
-
     async def _call(self, agent: Callable[..., Any], *arguments: Any) -> Any:
         """Calls a function of either kind."""
         if self._async:
             return await agent(*arguments)
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="agentgym-agent")
-        result = await asyncio.get_running_loop().run_in_executor(self._executor, agent, *arguments)
+        result = await _in_thread(agent, *arguments)
         return await result if inspect.isawaitable(result) else result
+
+
+def _load(place: str) -> Any:
+    """What is at a place in the user's code, which may fail as it is imported: a package or a key is missing."""
+    try:
+        return registry.load_place(place)
+    except AgentGymError:
+        raise
+    except Exception as e:
+        at = traceback.extract_tb(e.__traceback__)[-1]
+        where = f"{at.filename.rsplit('/', 1)[-1]}:{at.lineno}"
+        raise DefinitionError(f"agent:{place} cannot be imported: {type(e).__name__}: {e} ({where})") from e
+
+
+def _in_thread(function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    """What a blocking function will return or raise.
+
+    Its thread is a daemon of its own, not one of a pool: an agent that hangs must neither keep the process from ending nor
+    take a place from those that do not.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def set_(method: str, value: Any) -> None:
+        if not done.done():
+            getattr(done, method)(value)
+
+    def work() -> None:
+        try:
+            method, value = "set_result", function(*arguments)
+        except BaseException as e:
+            # futures refuse StopIteration, and then nobody would ever hear of it
+            plain = isinstance(e, Exception) and not isinstance(e, StopIteration)
+            method, value = "set_exception", e if plain else RuntimeError(f"{type(e).__name__}: {e}")
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+            loop.call_soon_threadsafe(set_, method, value)
+
+    threading.Thread(target=work, name="agentgym-agent", daemon=True).start()
+    return done
 
 
 class _EachTurn(PolicyBase):
@@ -354,27 +388,10 @@ class _WholeEpisode(PolicyBase):
         return _timed(answer, begun)
 
     def _start(self, session: Session) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
         if self._policy._async:
             task: asyncio.Future[Any] = asyncio.ensure_future(self._agent(session))
             return task
-        done: asyncio.Future[Any] = loop.create_future()
-
-        def set_(method: str, value: Any) -> None:
-            if not done.done():
-                getattr(done, method)(value)
-
-        def work() -> None:
-            try:
-                method, value = "set_result", self._agent(SyncSession(session, loop))
-            except BaseException as e:
-                method, value = "set_exception", e if isinstance(e, Exception) else RuntimeError(f"{type(e).__name__}: {e}")
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
-                loop.call_soon_threadsafe(set_, method, value)
-
-        # a daemon, as an agent that hangs must not keep the process from ending
-        threading.Thread(target=work, name="agentgym-agent", daemon=True).start()
-        return done
+        return _in_thread(self._agent, SyncSession(session, asyncio.get_running_loop()))
 
     async def end(self) -> None:
         """Tells the agent that it is over; one that does not end then is cancelled."""
@@ -400,9 +417,20 @@ def _failure(name: str, error: Exception) -> InfrastructureError:
         return InfrastructureError(f"{name} must return an assistant message: {error}", retryable=False)
     frames = traceback.extract_tb(error.__traceback__)
     at = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
-    status = getattr(error, "status_code", None)
-    passing = status in RETRIED or type(error).__name__ in _TRANSIENT or isinstance(error, (ConnectionError, TimeoutError))
+    if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
+        at += "; each run has an event loop of its own, so make async clients inside of the agent, not once for all runs"
+    causes: list[BaseException] = [error]  # frameworks raise errors of their own "from" what the client raised
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    passing = any(map(_passes, causes))
     return InfrastructureError(f"{name} raised {type(error).__name__}: {error}{at}", retryable=passing)
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether this is what a busy or absent model server means."""
+    status = getattr(error, "status_code", None)
+    named = any(c.__name__ in _TRANSIENT for c in type(error).__mro__)  # LangChain, for one, derives its own from OpenAI's
+    return status in RETRIED or named or isinstance(error, (ConnectionError, TimeoutError))
 
 
 # -- programs -----------------------------------------------------------------------------------------------------------

@@ -8,13 +8,15 @@ agentgym eval math.chain --model agent:examples/agents/openai_client.py:answer
 
 import os
 
-from openai import AsyncOpenAI
+from openai import OpenAI
 
-client = AsyncOpenAI(max_retries=5)
+# the ordinary client and no AsyncOpenAI: agentgym calls from many threads, and a client that lives as long as the module
+# must not be bound to the event loop of one run
+client = OpenAI(max_retries=5)
 
 
-async def answer(messages, tools):
-    reply = await client.chat.completions.create(
+def answer(messages, tools):
+    reply = client.chat.completions.create(
         model=os.environ.get("MODEL", "gpt-4o-mini"),
         messages=messages,
         **({"tools": tools} if tools else {}),

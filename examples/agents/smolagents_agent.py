@@ -9,7 +9,30 @@ agentgym eval math.chain --model agent:examples/agents/smolagents_agent.py:run
 import json
 import os
 
-from smolagents import OpenAIServerModel, Tool, ToolCallingAgent
+from smolagents import AgentError, LogLevel, OpenAIModel, Tool, ToolCallingAgent
+
+
+class Model(OpenAIModel):
+    """Keeps what smolagents does not hand on to tools and callers: words beside a call, tokens, why a request failed."""
+
+    text, prompt_tokens, completion_tokens, failure = None, 0, 0, None
+
+    def generate(self, *args, **kwargs):
+        try:
+            message = super().generate(*args, **kwargs)
+        except Exception as e:
+            self.failure = e
+            raise
+        self.text = message.content
+        self.prompt_tokens += message.token_usage.input_tokens
+        self.completion_tokens += message.token_usage.output_tokens
+        return message
+
+    def take(self):
+        """The words, and the tokens since the last turn."""
+        taken = self.text, {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        self.text, self.prompt_tokens, self.completion_tokens = None, 0, 0
+        return taken
 
 
 class EnvironmentTool(Tool):
@@ -18,41 +41,62 @@ class EnvironmentTool(Tool):
     skip_forward_signature_validation = True
     output_type = "string"
 
-    def __init__(self, session, spec):
+    def __init__(self, session, model, spec):
         function = spec["function"]
         parameters = function["parameters"]
         self.name = function["name"]
         self.description = function["description"]
         self.inputs = {
             name: {
-                "type": schema.get("type", "any"),
-                "description": schema.get("description", name),
+                "type": "any",
+                "description": name,
+                **schema,
                 **({} if name in parameters.get("required", ()) else {"nullable": True}),
             }
             for name, schema in parameters.get("properties", {}).items()
         }
         self.session = session
+        self.model = model
         super().__init__()
 
-    def forward(self, **arguments):
-        given = {k: v for k, v in arguments.items() if v is not None}
-        call = {"id": "", "type": "function", "function": {"name": self.name, "arguments": json.dumps(given)}}
-        new = self.session.send({"role": "assistant", "content": None, "tool_calls": [call]})
-        if self.session.done:
-            self.interrupt()  # or smolagents would go on asking its model
+    def forward(self, broken="", /, **arguments):
+        if self.session.done:  # another call of the same message has ended the episode
+            return ""
+        # smolagents hands over a text where the arguments are no JSON
+        arguments = broken or json.dumps({k: v for k, v in arguments.items() if v is not None})
+        call = {"id": "", "type": "function", "function": {"name": self.name, "arguments": arguments}}
+        text, usage = self.model.take()
+        new = self.session.send({"role": "assistant", "content": text, "tool_calls": [call]}, usage=usage)
         return "\n".join(m["content"] for m in new)
 
 
 def run(session):
-    model = OpenAIServerModel(os.environ.get("MODEL", "gpt-4o-mini"), api_base=os.environ.get("OPENAI_BASE_URL"))
-    tools = [EnvironmentTool(session, t) for t in session.tools]
-    agent = ToolCallingAgent(tools=tools, model=model, max_steps=12, verbosity_level=0)
-    for tool in tools:
-        tool.interrupt = agent.interrupt
-    try:
-        result = agent.run("\n\n".join(m["content"] for m in session.messages))
-    except Exception:
-        if session.done:  # smolagents reports the interruption like this
-            return None
-        raise
-    return None if session.done else str(result)
+    # retry=False: the client tries again already, and smolagents would then wait for minutes
+    model = Model(os.environ.get("MODEL", "gpt-4o-mini"), client_kwargs={"max_retries": 5}, retry=False)
+
+    def stop_at_the_end(step, agent):
+        if session.done:
+            agent.interrupt()  # or smolagents would go on asking its model
+
+    agent = ToolCallingAgent(
+        tools=[EnvironmentTool(session, model, t) for t in session.tools],
+        model=model,
+        max_steps=20,
+        max_tool_threads=1,  # each call is a turn, and turns come one after the other
+        step_callbacks=[stop_at_the_end],
+        verbosity_level=LogLevel.OFF,
+    )
+    new, first = session.messages, True
+    while not session.done:
+        try:
+            answer = agent.run("\n\n".join(m["content"] for m in new), reset=first)
+        except AgentError:
+            if session.done:  # the interruption
+                return
+            if not model.failure:
+                raise
+        if model.failure:  # without steps left, smolagents makes an answer of it
+            raise model.failure
+        if not session.done:
+            # a final answer is a message to whoever gave the task; their reply, if any, is the next one
+            new, first = session.send(str(answer), usage=model.take()[1]), False

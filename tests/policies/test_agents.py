@@ -180,6 +180,33 @@ def test_an_agent_is_told_when_its_episode_is_over_and_cannot_go_on(tmp_path: Pa
     assert ends == [[], "stopped"]
 
 
+def test_turns_come_one_after_the_other(tmp_path: Path) -> None:
+    together: list[Any] = []
+
+    async def run(session: Any) -> None:
+        together.extend(await asyncio.gather(*(session.send(text) for text in "44"), return_exceptions=True))
+
+    (episode,) = play(AgentPolicy(run), tmp_path, tests.envs.Guess, limit=1)
+    assert episode.error is None
+    assert episode.trajectory.turns[0].message.text == "4"
+    assert [isinstance(x, list) for x in together] == [True, False]
+    assert "a turn is being played" in str(together[1])
+
+
+@pytest.mark.parametrize("signature", ["messages, tools", "session"])
+def test_an_agent_that_hangs_does_not_keep_the_process_from_ending(signature: str, tmp_path: Path, fresh_python: Any) -> None:
+    place = agent(tmp_path, f"import threading\n\ndef run({signature}):\n    threading.Event().wait()\n")
+    said = fresh_python(
+        f"""
+import agentgym, tests.envs
+from agentgym.episode import Limits
+run = agentgym.evaluate(tests.envs.Guess, {place!r}, limit=1, limits=Limits(seconds=0.3), runs={str(tmp_path / "runs")!r})
+print([e.truncation for e in run.episodes()])
+"""
+    )
+    assert said == "['time']\n"
+
+
 def test_an_agent_that_does_not_stop_is_cancelled_with_its_episode(tmp_path: Path) -> None:
     ends: list[str] = []
 
@@ -208,6 +235,55 @@ def test_what_an_agent_raises_is_no_answer(signature: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    "signature", ["async def run(messages, tools)", "def run(messages, tools)", "async def run(session)", "def run(session)"]
+)
+def test_an_agent_that_runs_out_of_something_does_not_hang(signature: str, tmp_path: Path) -> None:
+    # a future takes no StopIteration, so that a blocking agent's next() would be waited for for ever
+    error = fail(agent(tmp_path, f"{signature}:\n    return next(iter(()))\n"), tmp_path / "runs")
+    assert "StopIteration" in error
+
+
+def test_an_agent_with_a_client_of_an_earlier_run_is_told_what_to_do(tmp_path: Path) -> None:
+    code = """
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    loop.close()
+
+    async def run(messages, tools):
+        loop.call_soon(print)
+    """
+    error = fail(agent(tmp_path, code), tmp_path / "runs")
+    assert "Event loop is closed" in error
+    assert "make async clients inside of the agent" in error
+
+
+@pytest.mark.parametrize(
+    ("base", "failing"),
+    [
+        ("class RateLimitError(Exception): status_code = 429", "raise ValueError('no luck') from RateLimitError()"),
+        ("class APIConnectionError(Exception): pass", "raise type('TheirError', (APIConnectionError,), {})('no luck')"),
+    ],
+)
+def test_a_busy_or_absent_model_server_is_recognised_behind_a_frameworks_own_error(
+    base: str, failing: str, tmp_path: Path
+) -> None:
+    code = f"""
+    {base}
+
+    calls = []
+
+    def run(messages, tools):
+        calls.append(messages)
+        if len(calls) > 1:
+            return "4"
+        {failing}
+    """
+    (episode,) = play(agent(tmp_path, code), tmp_path / "runs", tests.envs.Guess, limit=1, retries=1)
+    assert (episode.attempt, episode.error) == (1, None)
+
+
+@pytest.mark.parametrize(
     "value", ["None", "7", "[]", "{'role': 'user', 'content': 'x'}", "{'content': 7}", "{'message': None}"]
 )
 def test_what_is_no_message_is_no_answer(value: str, tmp_path: Path) -> None:
@@ -225,6 +301,19 @@ def test_what_is_no_message_is_no_answer(value: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_an_agent_is_refused_before_anything_is_played(code: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=complaint):
+        load_policy(agent(tmp_path, code))
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        ("import no_such_framework", r"cannot be imported: ModuleNotFoundError: No module named 'no_such_framework' \(agent_"),
+        ("raise KeyError('MY_KEY')", r"cannot be imported: KeyError: 'MY_KEY' \(agent_"),
+        ("def run(:", "cannot be imported: SyntaxError"),
+    ],
+)
+def test_an_agent_that_cannot_be_imported_is_told_why(code: str, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match=complaint):
         load_policy(agent(tmp_path, code))
 
