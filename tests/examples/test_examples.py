@@ -21,6 +21,7 @@ from agentgym.records.run import Episode
 from agentgym.trajectory import Trajectory
 from tests.conftest import ROOT
 from tests.examples.conftest import GUARD
+from tests.llama_server import llama_server
 from tests.policies.fault_server import FaultServer
 
 EXAMPLES = ROOT / "examples" / "agents"
@@ -324,31 +325,8 @@ submit ::= "{\"name\": \"submit\", \"arguments\": {\"answer\": \"" [0-9]{1,6} "\
 @pytest.fixture(scope="module")
 def real_server() -> Iterator[str]:
     """SmolLM2 behind llama.cpp's own server."""
-    import xllamacpp
-
-    from agentgym.policies import modelfiles
-
-    p = xllamacpp.CommonParams()
-    p.model.path = str(modelfiles.find("smollm2") or modelfiles.fetch("smollm2"))
-    p.hostnames = ["127.0.0.1"]
-    p.port = 0
-    p.n_parallel = 1
-    p.n_ctx = 8192
-    p.n_predict = 48
-    # one thread: two wait for each other, spinning, and get nowhere where something else wants the cores
-    p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 1
-    p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    p.warmup = False
-    p.cache_ram_mib = 0
-    p.verbosity = 0
-    p.sampling.temp = 0.0
-    kind = xllamacpp.common_grammar_type.COMMON_GRAMMAR_TYPE_USER
-    p.sampling.grammar = xllamacpp.CommonGrammar(kind, GRAMMAR)
-    server = xllamacpp.Server(p)
-    # one that is freed before its loop has begun waits for ever
-    server.handle_chat_completions({"messages": [{"role": "user", "content": "."}], "max_tokens": 1})
-    yield f"{server.listening_address}/v1"
-    del server
+    with llama_server(GRAMMAR) as url:
+        yield url
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from agentgym.policies.load import load_policy
 from agentgym.policies.transport import Patience
 from agentgym.protocols import Completion, Sampling
 from agentgym.toolspec import ToolSpec
+from tests.llama_server import llama_server
 from tests.policies.fault_server import FaultServer, say
 
 QUICK = Patience(timeout_s=60.0, deadline_s=120.0, base_s=0.01, cap_s=0.1)
@@ -57,6 +58,23 @@ def test_a_tool_call_goes_there_and_back() -> None:
     assert "top_k" not in sent
     assert done.sampling.top_k is None, "what a provider does not take is not recorded as used"
     assert (sent["temperature"], sent["seed"]) == (0.5, done.sampling.seed)
+
+
+def test_a_real_server_is_asked_and_its_token_counts_are_the_ones_recorded(tmp_path: Path) -> None:
+    """The same questions without litellm in between: the server's own counts and, as it samples greedily, its words."""
+    with llama_server() as url:
+        litellm, direct = (
+            list(agentgym.evaluate("math.add", f"{model}@{url}", limit=2, concurrency=1, runs=tmp_path).episodes())
+            for model in ("litellm:openai/smollm2", "openai:smollm2")
+        )
+    assert len(litellm) == 2
+    for mine, other in zip(litellm, direct, strict=True):
+        assert (mine.outcome, mine.error) == ("terminated", None)
+        assert mine.completion_tokens > 0
+        assert mine.prompt_tokens > 20
+        assert (mine.prompt_tokens, mine.completion_tokens) == (other.prompt_tokens, other.completion_tokens)
+        assert mine.trajectory.final_text == other.trajectory.final_text
+    assert KEY.encode() not in b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
 
 
 def test_cost_comes_from_the_price_list_in_the_package() -> None:
