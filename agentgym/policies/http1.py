@@ -258,9 +258,17 @@ class Http1:
         family, where = address
         tunnel = self._proxy is not None and self.origin.tls
         tls = self._context() if self.origin.tls and not tunnel else None
-        transport, connection = await loop.create_connection(
-            _Connection, where[0], where[1], family=family, ssl=tls, server_hostname=self.origin.host if tls else None
-        )
+        # a socket of our own: asyncio's way from an address to a connection costs as much again as all the rest
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, where)
+            transport, connection = await loop.create_connection(
+                _Connection, sock=sock, ssl=tls, server_hostname=self.origin.host if tls else None
+            )
+        except BaseException:
+            sock.close()
+            raise
         connection.loop = loop
         if tunnel:
             try:
