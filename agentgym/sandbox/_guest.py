@@ -13,7 +13,7 @@ every child, it cannot be traced, and signals from inside do not reach process 1
 
 from __future__ import annotations
 
-import fcntl
+import _signal
 import gc
 import json
 import linecache
@@ -38,12 +38,18 @@ PIECE = 4 << 20
 
 _READ = 1 << 16
 _TURN = struct.Struct("<Ii")
+"""Turn number, and the exit code (from a Python session) or the bytes of code that follow (to it; -1: they are in a file)."""
+_INLINE = 1 << 16
 _GRACE_S = 1.0
 """How long an interrupted turn has to end before its session is killed."""
 _WATCH_BUSY_S, _WATCH_IDLE_S = 0.01, 0.25
 """How often memory is added up where no control group does it: while something is asked for, and while only jobs run."""
 _SCRIPT_BYTES = 100_000
 """Longer shell scripts travel in a file: one argument of a program may have 128 KiB."""
+
+
+def _nothing(number: int, frame: types.FrameType | None) -> None:
+    """A signal wakes the loop up through its pipe; there is nothing more to do."""
 
 
 class Stream:
@@ -149,33 +155,39 @@ class Guest:
         wake_read, wake_write = os.pipe()
         for fd in (wake_read, wake_write):
             os.set_blocking(fd, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        _signal.signal(17, _nothing)  # SIGCHLD, by the module in C: see `_prepare_child`
+        _signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         self.wake = wake_read
         self.poll.register(wake_read, select.EPOLLIN)
         self.poll.register(self.incoming, select.EPOLLIN)
         self.handlers[wake_read] = self._reap
         self.handlers[self.incoming] = self._receive
+        handlers, poll = self.handlers, self.poll.poll
         while True:
-            for fd, _ in self.poll.poll(self._patience()):
-                handler = self.handlers.get(fd)
+            due = self._due()
+            for fd, _ in poll(0 if self.again else -1 if due is None else max(0.0, due - time.monotonic()) + 0.0005):
+                handler = handlers.get(fd)
                 if handler is not None:
                     handler()
-            again, self.again = self.again, []
-            for stream, run in again:
-                self._readable(stream, run)
-            self._overdue()
-            if self.config["memory"] and self.watch_at and time.monotonic() >= self.watch_at:
-                self._watch()
+            if self.again:
+                again, self.again = self.again, []
+                for stream, run in again:
+                    self._readable(stream, run)
+            if due is not None and time.monotonic() >= due:
+                self._overdue()
+                if self.watch_at and time.monotonic() >= self.watch_at:
+                    self._watch()
 
-    def _patience(self) -> float:
-        """Seconds until something is due; -1 for ever."""
-        if self.again:
-            return 0
-        due = [run.deadline for run in self._runs()]
-        if self.config["memory"] and self.watch_at:
-            due.append(self.watch_at)
-        return max(0.0, min(due) - time.monotonic()) + 0.0005 if due else -1
+    def _due(self) -> float | None:
+        """When something has to be looked at even if nothing happens."""
+        due = self.watch_at or None
+        for run in self.programs.values():
+            if due is None or run.deadline < due:
+                due = run.deadline
+        for session in self.sessions.values():
+            if session.run is not None and (due is None or session.run.deadline < due):
+                due = session.run.deadline
+        return due
 
     def _runs(self) -> Iterator[Run]:
         yield from self.programs.values()
@@ -238,7 +250,7 @@ class Guest:
             os.close(fd)
         run.out, run.err = self._stream(out_read, run), self._stream(err_read, run)
         self.programs[pid] = run
-        self.watch_at = time.monotonic() + _WATCH_BUSY_S
+        self._watch_soon()
 
     def _file(self, data: bytes) -> int:
         """An unnamed file that holds ``data``, open for reading from its start."""
@@ -288,13 +300,14 @@ class Guest:
         try:
             self._prepare_child([source, out, err], request["cpu_s"])
             os.chdir(request["cwd"] or self.config["workspace"])
-            env = {**os.environ, **request["env"]}
             if request["argv"]:
-                os.execvpe(request["argv"][0], request["argv"], env)
+                os.execvpe(request["argv"][0], request["argv"], {**os.environ, **request["env"]})
             if request["lang"] == "bash":
+                env = {**os.environ, **request["env"]}
                 tail = ["-c", script.decode(errors="surrogateescape")] if "path" not in request else [request["path"]]
                 os.execve("/bin/bash", ["bash", "--noprofile", "--norc", *tail], env)
-            os.environ.update(request["env"])
+            if request["env"]:
+                os.environ.update(request["env"])
             run_python_script(script)
         except BaseException as e:
             os.write(2, f"{request['argv'][0] if request['argv'] else request['lang']}: {e}\n".encode())
@@ -306,10 +319,12 @@ class Guest:
             os.dup2(fd, target, inheritable=target < 3)
         os.closerange(len(fds), 1 << 20)
         os.setsid()
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # the module in C: the one in Python wraps numbers in enums, which costs a child dozens of page faults
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(17, _signal.SIG_DFL)  # SIGCHLD
+        _signal.signal(13, _signal.SIG_DFL)  # SIGPIPE
+        _signal.signal(25, _signal.SIG_DFL)  # SIGXFSZ
+        _signal.signal(2, _signal.default_int_handler)
         nofile = self.config["nofile"]
         resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
         if cpu_s:
@@ -431,6 +446,10 @@ class Guest:
                     continue
             time.sleep(0.0005)
 
+    def _watch_soon(self) -> None:
+        if self.config["memory"]:
+            self.watch_at = time.monotonic() + _WATCH_BUSY_S
+
     def _watch(self) -> None:
         """Adds up the memory of all processes and files; past the limit everything but this process is killed."""
         limit = self.config["memory"]
@@ -486,6 +505,12 @@ class Guest:
             line_read, line_write = os.pipe()
             theirs, ours = line_read, line_write
             os.mkfifo(place + "/r", 0o600)
+            # two lines for each turn, since an interrupt drops the rest of the first. The outputs are closed before the last
+            # report. The shell reads its lines byte by byte, so they are short and name these files.
+            with open(place + "/a", "w") as f:
+                f.write(f"exec >{place}/o 2>{place}/e\n. {place}/code </dev/null\n")
+            with open(place + "/b", "w") as f:
+                f.write(f"printf '%d %d\\n' $1 $? >{place}/r\nexec >/dev/null 2>&1\nprintf '%d done\\n' $1 >{place}/r\n")
         else:
             a, b = socket.socketpair()
             theirs, ours = a.detach(), b.detach()
@@ -523,7 +548,7 @@ class Guest:
             watched = ours
         self.handlers[watched] = lambda: self._reported(number, session)
         self.poll.register(watched, select.EPOLLIN)
-        self.watch_at = time.monotonic() + _WATCH_BUSY_S
+        self._watch_soon()
         self.answer(request["id"], session=number)
 
     def do_turn(self, request: dict[str, Any], blob: bytes) -> None:
@@ -541,27 +566,21 @@ class Guest:
         session.err = run.err = session.err or self._named_pipe(session, "e")
         run.out.reset(run.keep), run.err.reset(run.keep)
         session.run, session.code = run, None
-        fd = os.open(session.place + "/code", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        view = memoryview(blob)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.close(fd)
         place, turn = session.place, session.turn
-        if session.kind == "python":
-            message = _TURN.pack(turn, 0)
+        if session.kind == "python" and len(blob) <= _INLINE:
+            message = _TURN.pack(turn, len(blob)) + blob
         else:
-            # three lines, since an interrupt drops the rest of the first: the outputs are closed before the last report
-            message = (
-                f"exec >{place}/o 2>{place}/e; . {place}/code </dev/null\n"
-                f"printf '{turn} %d\\n' $? >{place}/r\n"
-                f"exec >/dev/null 2>&1; printf '{turn} done\\n' >{place}/r\n"
-            ).encode()
+            fd = os.open(place + "/code", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            view = memoryview(blob)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.close(fd)
+            message = _TURN.pack(turn, -1) if session.kind == "python" else b". %s/a\n. %s/b %d\n" % (place.encode(), place.encode(), turn)
         try:
             os.write(session.control, message)
         except OSError:
             pass  # it has just died: its end is about to be reaped, and ends the turn
-        if self.config["memory"]:
-            self.watch_at = time.monotonic() + _WATCH_BUSY_S
+        self._watch_soon()
 
     def _named_pipe(self, session: Session, name: str) -> Stream:
         """A pipe by name, new where a job of an earlier turn still holds the old one: that one's output stays apart."""
@@ -639,7 +658,7 @@ class Guest:
 
     @staticmethod
     def _forget_place(place: str) -> None:
-        for name in ("o", "e", "r", "code"):
+        for name in ("o", "e", "r", "a", "b", "code"):
             try:
                 os.unlink(f"{place}/{name}")
             except OSError:
@@ -866,32 +885,45 @@ def unpack(root: str, entries: list[list[Any]], data: memoryview) -> None:
 # running Python
 
 
+def open_standard_streams() -> None:
+    """Opens `sys.stdin`, `stdout` and `stderr` as programs want them, over pipes, as which all of them will be used.
+
+    Done once, before any child is made: what a child does itself it pays for page by page.
+    """
+    kept = [os.dup(fd) for fd in range(3)]
+    read, write = os.pipe()
+    os.dup2(read, 0), os.dup2(write, 1), os.dup2(write, 2)
+    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    for fd in range(3):
+        os.dup2(kept[fd], fd)
+        os.close(kept[fd])
+    os.close(read), os.close(write)
+
+
 def _as_main(name: str) -> types.ModuleType:
     """A fresh ``__main__``, and nothing of the sandbox's own modules left to import by accident."""
+    modules = sys.modules
     for module in ("_guest", "_linux", "_seccomp", "_launcher"):
-        sys.modules.pop(module, None)
+        modules.pop(module, None)
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__
-    sys.modules["__main__"] = main
+    modules["__main__"] = main
     sys.argv[:] = [name]
-    sys.path[:0] = [os.getcwd()]
-    sys.stdin = open(0, encoding="utf-8", errors="replace")  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
-    for module in ("random", "numpy.random"):  # a fork has its parent's: no two runs draw the same
-        if module in sys.modules:
-            sys.modules[module].seed()
-    gc.enable()
+    sys.path.insert(0, os.getcwd())
+    if "random" in modules:  # a fork has its parent's: no two runs draw the same
+        modules["random"].seed()
+    if "numpy.random" in modules:
+        modules["numpy.random"].seed()
     return main
 
 
 def _execute(code: bytes, name: str, scope: dict[str, Any]) -> int:
     """Runs code; the exit code that an interpreter would have. Tracebacks show the code's own frames and lines."""
     try:
-        text = code.decode("utf-8-sig")
-        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-        exec(compile(text, name, "exec", dont_inherit=True), scope)
+        exec(compile(code, name, "exec", dont_inherit=True), scope)
     except SystemExit as e:
         if e.code is None or isinstance(e.code, int):
             return (e.code or 0) & 255
@@ -902,6 +934,8 @@ def _execute(code: bytes, name: str, scope: dict[str, Any]) -> int:
             shown = e.__traceback__
             while shown is not None and shown.tb_frame.f_code.co_filename == __file__:
                 shown = shown.tb_next
+            text = code.decode("utf-8-sig", errors="replace")
+            linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
             traceback.print_exception(type(e), e, shown)
         except BaseException:  # an exception that cannot be shown
             print(type(e).__name__, file=sys.stderr)
@@ -922,11 +956,12 @@ def run_python_script(code: bytes) -> NoReturn:
     main = _as_main("main.py")
     result = _execute(code, "main.py", main.__dict__)
     try:
-        threading = sys.modules.get("threading")
-        if threading is not None:
+        modules = sys.modules
+        threading = modules.get("threading")
+        if threading is not None and (len(threading._active) > 1 or threading._threading_atexits):
             threading._shutdown()
-        if "atexit" in sys.modules:
-            sys.modules["atexit"]._run_exitfuncs()
+        if "atexit" in modules:
+            modules["atexit"]._run_exitfuncs()
     except BaseException:
         result = result or 1
     _flush()
@@ -947,18 +982,23 @@ def serve_python_session(control: int, place: str) -> NoReturn:
     signal.signal(signal.SIGINT, idle)
     while True:
         try:
-            message = os.read(control, _TURN.size)
+            message = os.read(control, _TURN.size + _INLINE)
         except BaseException:
             continue
         if not message:
             os._exit(0)
-        turn, _ = _TURN.unpack(message)
+        turn, size = _TURN.unpack_from(message)
         for name, target in (("/o", 1), ("/e", 2)):
             fd = os.open(place + name, os.O_WRONLY)
             os.dup2(fd, target)
             os.close(fd)
-        with open(place + "/code", "rb") as f:
-            code = f.read()
+        if size < 0:
+            with open(place + "/code", "rb") as f:
+                code = f.read()
+        else:
+            code = message[_TURN.size :]
+            while len(code) < size:
+                code += os.read(control, size - len(code))
         result = 130
         try:
             signal.signal(signal.SIGINT, ours)

@@ -39,6 +39,8 @@ AGENT = 65534
 """User and group id inside every sandbox."""
 _TEMPORARY = _linux.MS_NOSUID | _linux.MS_NODEV
 _HIDDEN_IN_PROC = ("kcore", "keys", "key-users", "timer_list", "sched_debug", "kallsyms", "kmsg", "config.gz", "interrupts")
+_WRITABLE = ("/workspace", "/tmp", "/dev/shm", "/run")
+_DEVICES = ("/proc", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _FIXED_IN_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
 
 
@@ -130,9 +132,14 @@ class Groups:
         self.kind = "none"
         self.bases: dict[str, int] = {}
         """Controller -> fd of our folder in its hierarchy; in version 2 all are the same."""
-        self.paths: list[str] = []
+        self.parents: list[tuple[str, int]] = []
+        """(our folder, fd of the one above): after the change of root there are no paths any more."""
+        self.count = 0
+        self.limits: dict[str, tuple[int, float | None]] = {}
         self.why = ""
         """Why there are none."""
+        self.free: list[str] = []
+        """Groups whose sandbox is gone: the next one takes them, which is cheaper than new ones."""
         try:
             self._find()
         except OSError as e:
@@ -157,7 +164,8 @@ class Groups:
                 own.update(dict.fromkeys(controllers.split(",") if controllers else ["2"], path))
         name = f"agentgym-{os.getpid()}"
         if "memory" in mounts:
-            wanted = [(c, c) for c in ("memory", "pids", "cpu") if c in mounts]
+            # processes are counted by RLIMIT_NPROC, which counts by user namespace; each hierarchy costs time
+            wanted = [(c, c) for c in ("memory", "cpu") if c in mounts]
             self.kind = "v1"
         elif "2" in mounts:
             wanted = [("2", "memory")]
@@ -177,15 +185,13 @@ class Groups:
                 with open(f"{folder}/cgroup.subtree_control", "w") as f:
                     f.write("+memory +pids +cpu")
             os.mkdir(path)
-            self.paths.append(path)
+            self.parents.append((path, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
             if self.kind == "v2":
                 with open(f"{path}/cgroup.subtree_control", "w") as f:
                     f.write("+memory +pids +cpu")
             self.bases[controller] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if self.kind == "v2":
-            self.bases["pids"] = self.bases["cpu"] = self.bases["memory"]
-        # the same folders by descriptor: after the change of root there are no paths any more
-        self.parents = [os.open(os.path.dirname(p), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for p in self.paths]
+            self.bases["cpu"] = self.bases["memory"]
 
     @staticmethod
     def _sweep(folder: str) -> None:
@@ -206,34 +212,34 @@ class Groups:
         finally:
             os.close(fd)
 
-    def make(self, name: str, spec: dict[str, Any], pid: int) -> None:
-        """A group with the limits of ``spec`` around one process."""
+    def take(self, spec: dict[str, Any], pid: int) -> str:
+        """A group with the limits of ``spec`` around one process; its name."""
         second = self.kind == "v2"
-        files: dict[str, list[tuple[str, object]]] = {
-            "memory": [("memory.max" if second else "memory.limit_in_bytes", spec["memory"])],
-        }
-        if "pids" in self.bases:
-            files["pids"] = [("pids.max", spec["pids"] + 1)]
-        if spec["cpus"]:
-            quota = int(spec["cpus"] * 100_000)
-            files["cpu"] = [("cpu.max", f"{quota} 100000")] if second else [("cpu.cfs_quota_us", quota)]
-        made = set()
-        for controller, settings in files.items():
-            base = self.bases[controller]
-            if base not in made:
+        name = self.free.pop() if self.free else ""
+        if not name:
+            self.count += 1
+            name = str(self.count)
+            for base in set(self.bases.values()):
                 os.mkdir(name, dir_fd=base)
-                made.add(base)
-            for file, value in settings:
-                self._write(controller, f"{name}/{file}", value)
-        for file in ("memory.swap.max",) if second else ():
-            try:
-                self._write("memory", f"{name}/{file}", 0)
-            except OSError:
-                continue
-        for controller in files:
-            if self.bases[controller] in made:
-                self._write(controller, f"{name}/cgroup.procs", pid)
-                made.discard(self.bases[controller])
+        if self.limits.get(name) != (spec["memory"], spec["cpus"]):
+            quota = int(spec["cpus"] * 100_000) if spec["cpus"] else 0
+            if second:
+                self._write("memory", f"{name}/memory.max", spec["memory"])
+                self._write("cpu", f"{name}/cpu.max", f"{quota or 'max'} 100000")
+                self._write("memory", f"{name}/pids.max", spec["pids"] + 1)
+                try:
+                    self._write("memory", f"{name}/memory.swap.max", 0)
+                except OSError:
+                    pass  # no swap is compiled in
+            else:
+                self._write("memory", f"{name}/memory.limit_in_bytes", spec["memory"])
+                if "cpu" in self.bases:
+                    self._write("cpu", f"{name}/cpu.cfs_quota_us", quota or -1)
+            self.limits[name] = (spec["memory"], spec["cpus"])
+        self._write("memory", f"{name}/cgroup.procs", pid)
+        if spec["cpus"] and not second:
+            self._write("cpu", f"{name}/cgroup.procs", pid)
+        return name
 
     def killed(self, name: str) -> int:
         """How many processes of a group the kernel killed for want of memory."""
@@ -248,73 +254,98 @@ class Groups:
             os.close(fd)
         return int(words[words.index(b"oom_kill") + 1]) if b"oom_kill" in words else 0
 
-    def remove(self, name: str) -> None:
+    def give_back(self, name: str) -> None:
         """After its last process is gone."""
-        for base in set(self.bases.values()):
-            for _ in range(200):
-                try:
-                    os.rmdir(name, dir_fd=base)
-                    break
-                except FileNotFoundError:
-                    break
-                except OSError:
-                    time.sleep(0.005)
+        self.free.append(name)
 
     def close(self) -> None:
         """Removes our folders."""
-        for path, parent in zip(self.paths, getattr(self, "parents", []), strict=False):
+        for base in set(self.bases.values()):
+            for name in self.free:
+                for _ in range(200):
+                    try:
+                        os.rmdir(name, dir_fd=base)
+                        break
+                    except FileNotFoundError:
+                        break
+                    except OSError:
+                        time.sleep(0.005)
+        for path, parent in self.parents:
             try:
                 os.rmdir(os.path.basename(path), dir_fd=parent)
             except OSError:
                 continue
-        for path in [] if hasattr(self, "parents") else self.paths:
-            try:
-                os.rmdir(path)
-            except OSError:
-                continue
-        for fd in set(self.bases.values()):
+        for fd in {*self.bases.values(), *(parent for _, parent in self.parents)}:
             os.close(fd)
-        self.kind, self.bases, self.paths = "none", {}, []
+        self.kind, self.bases, self.parents = "none", {}, []
 
 
 # one sandbox
 
 
-def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, accounted: bool) -> NoReturn:
+class Plan:
+    """What each sandbox does alike, worked out once: a child of a fork pays for every page that it touches."""
+
+    def __init__(self, accounted: bool) -> None:
+        root, data = "/box", "/box/run"
+        bind, again = _linux.MS_BIND, _linux.MS_BIND | _linux.MS_REMOUNT | _linux.MS_RDONLY | _TEMPORARY | _linux.MS_NOEXEC
+        self.accounted = accounted
+        self.filter = _linux.prepare_filter(_seccomp.program(_linux.MACHINE, accounted=accounted))
+        self.root = _linux.prepare_mounts([(root, root, None, bind | _linux.MS_REC, None)])
+        self.folders = ((data + "/tmp", 0o1777), (data + "/shm", 0o1777), (data + "/workspace", 0o755))
+        self.layers = (data + "/upper", data + "/work")
+        self.binds = _linux.prepare_mounts(
+            [(data + "/tmp", root + "/tmp", None, bind, None), (data + "/shm", root + "/dev/shm", None, bind, None)]
+        )
+        self.workspace = _linux.prepare_mounts([(data + "/workspace", root + "/workspace", None, bind, None)])
+        self.rest = _linux.prepare_mounts(
+            [
+                ("tmpfs", data, "tmpfs", _TEMPORARY, "size=16m,nr_inodes=1024,mode=755"),
+                ("proc", root + "/proc", "proc", _TEMPORARY | _linux.MS_NOEXEC, None),
+            ]
+        )
+        fixed = [name for name in _FIXED_IN_PROC if os.path.exists("/proc/" + name)]
+        hidden = [name for name in _HIDDEN_IN_PROC if os.path.exists("/proc/" + name)]
+        self.proc = _linux.prepare_mounts(
+            [
+                step
+                for name in fixed
+                for step in (
+                    ("/proc/" + name, "/proc/" + name, None, bind | _linux.MS_REC, None),
+                    (None, "/proc/" + name, None, again, None),
+                )
+            ]
+            + [("/dev/null", "/proc/" + name, None, bind, None) for name in hidden]
+        )
+
+
+def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, plan: Plan) -> NoReturn:
     """In the new process, process 1 of its namespaces: shuts itself in and serves the host. Never returns."""
     try:
         os.setresgid(AGENT, AGENT, AGENT)
         os.setresuid(AGENT, AGENT, AGENT)
-        _linux.prctl(_linux.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _linux.prctl(_linux.PR_SET_PDEATHSIG, 9, 0, 0, 0)
         _linux.loopback_up()
         _linux.set_host_name("sandbox")
-        root = "/box"
-        _linux.mount(root, root, None, _linux.MS_BIND | _linux.MS_REC)
-        data = root + "/run"
+        _linux.do_mounts(plan.root)
+        data = "/box/run"
         _linux.mount("tmpfs", data, "tmpfs", _TEMPORARY, f"size={spec['disk']},nr_inodes={spec['inodes'] + 6},mode=755")
-        for name, mode in (("tmp", 0o1777), ("shm", 0o1777), ("workspace", 0o755), ("upper", 0o755), ("work", 0o755)):
-            os.mkdir(f"{data}/{name}")
-            os.chmod(f"{data}/{name}", mode)
-        _linux.mount(data + "/tmp", root + "/tmp", None, _linux.MS_BIND)
-        _linux.mount(data + "/shm", root + "/dev/shm", None, _linux.MS_BIND)
+        for name, mode in plan.folders:
+            os.mkdir(name)
+            os.chmod(name, mode)
+        _linux.do_mounts(plan.binds)
         if lower is None:
-            _linux.mount(data + "/workspace", root + "/workspace", None, _linux.MS_BIND)
+            _linux.do_mounts(plan.workspace)
         else:
-            options = f"lowerdir={lower},upperdir={data}/upper,workdir={data}/work,userxattr"
-            _linux.mount("overlay", root + "/workspace", "overlay", _TEMPORARY, options)
+            upper, work = plan.layers
+            os.mkdir(upper)
+            os.mkdir(work)
+            options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"
+            _linux.mount("overlay", "/box/workspace", "overlay", _TEMPORARY, options)
         _linux.umount(data)
-        _linux.mount("tmpfs", data, "tmpfs", _TEMPORARY, "size=16m,nr_inodes=1024,mode=755")
-        _linux.mount("proc", root + "/proc", "proc", _TEMPORARY | _linux.MS_NOEXEC)
-        _linux.pivot(root, "old")
-        for name in _FIXED_IN_PROC:
-            place = "/proc/" + name
-            if os.path.exists(place):
-                _linux.mount(place, place, None, _linux.MS_BIND | _linux.MS_REC)
-                flags = _linux.MS_BIND | _linux.MS_REMOUNT | _linux.MS_RDONLY | _TEMPORARY | _linux.MS_NOEXEC
-                _linux.mount(None, place, None, flags)
-        for name in _HIDDEN_IN_PROC:
-            if os.path.exists("/proc/" + name):
-                _linux.mount("/dev/null", "/proc/" + name, None, _linux.MS_BIND)
+        _linux.do_mounts(plan.rest)
+        _linux.pivot("/box", "old")
+        _linux.do_mounts(plan.proc)
         for which, value in (
             (resource.RLIMIT_NPROC, spec["pids"] + 1),
             (resource.RLIMIT_AS, spec["address_space"]),
@@ -324,9 +355,9 @@ def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, accoun
             (resource.RLIMIT_MEMLOCK, 65536),
             (resource.RLIMIT_SIGPENDING, 256),
             (resource.RLIMIT_STACK, 8 << 20),
+            (resource.RLIMIT_NOFILE, 4096),
         ):
             resource.setrlimit(which, (value, value))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
         os.chdir("/workspace")
         os.umask(0o022)
         os.environ.clear()
@@ -334,15 +365,13 @@ def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, accoun
         _linux.drop_capabilities()
         _linux.prctl(_linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         _linux.prctl(_linux.PR_SET_DUMPABLE, 0, 0, 0, 0)
-        _linux.landlock(
-            ["/workspace", "/tmp", "/dev/shm", "/run"], ["/proc", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
-        )
-        _linux.install_filter(_seccomp.program(_linux.MACHINE, accounted=accounted))
+        _linux.landlock(_WRITABLE, _DEVICES)
+        _linux.install_filter(plan.filter)
         config = {
             "workspace": "/workspace",
             "run": "/run",
             "nofile": spec["open_files"],
-            "memory": 0 if accounted else spec["memory"],
+            "memory": 0 if plan.accounted else spec["memory"],
             "counted": ["/tmp", "/run"],
             "first_victim": True,
             "child": _as_ordinary,
@@ -373,6 +402,8 @@ class Launcher:
         self.made = 0
         self.boxes: dict[int, int] = {}
         """Number -> pid of sandboxes that have not been reaped."""
+        self.names: dict[int, str] = {}
+        """Number -> control group of a sandbox."""
         self.stores: dict[str, int] = {}
         """Snapshot -> user id that owns its files."""
         self.privileged = False
@@ -404,6 +435,10 @@ class Launcher:
         _linux.pivot(stage, "old")
         sys.path[:] = [*(p for p in sys.path if os.path.isdir("/box" + p)), *paths]
         self._import(setup["preimport"])
+        self.plan = Plan("memory" in self.groups.bases)
+        if "atexit" in sys.modules:  # hooks of this process's own imports are not for programs to run
+            sys.modules["atexit"]._clear()
+        _guest.open_standard_streams()
         gc.collect()
         gc.freeze()
         return {
@@ -455,7 +490,6 @@ class Launcher:
         gate_read, gate_write = os.pipe()
         lower = None if store is None else f"/store/{store}"
         owner = self.stores[store] if store is not None else self.first_id + 2 * number
-        accounted = "memory" in self.groups.bases
         pid = _linux.clone(flags)
         if pid == 0:
             channel = os.dup2(fds[0], 3) if fds[0] != 3 else 3
@@ -465,20 +499,22 @@ class Launcher:
             os.close(gate)
             if not go:
                 os._exit(1)
-            become_sandbox(channel, spec, lower, accounted)
+            become_sandbox(channel, spec, lower, self.plan)
         self.boxes[number] = pid
         try:
             if self.privileged:
                 _map_ids(f"/proc/{pid}", f"{AGENT} {owner} 1", f"{AGENT} {owner} 1")
             else:
                 _map_ids(f"/proc/{pid}", f"{AGENT} {self.uid} 1", f"{AGENT} {self.gid} 1")
-            if accounted:
-                self.groups.make(str(number), spec, pid)
+            seen = 0
+            if self.plan.accounted:
+                self.names[number] = self.groups.take(spec, pid)
+                seen = self.groups.killed(self.names[number])
             os.write(gate_write, b"g")
         finally:
             os.close(gate_read)
             os.close(gate_write)
-        return {"number": number, "pid": pid}
+        return {"number": number, "pid": pid, "oom": seen}
 
     def do_kill(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Ends a sandbox and waits until nothing of it is left."""
@@ -488,13 +524,15 @@ class Launcher:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         answer = self.do_oom(request, fds)
-        if self.groups.bases:
-            self.groups.remove(str(number))
+        name = self.names.pop(number, None)
+        if name is not None:
+            self.groups.give_back(name)
         return answer
 
     def do_oom(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """How many of its processes the kernel killed for want of memory."""
-        return {"oom": self.groups.killed(str(request["number"])) if self.groups.bases else 0}
+        name = self.names.get(request["number"])
+        return {"oom": 0 if name is None else self.groups.killed(name)}
 
     def do_store(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Unpacks a snapshot, given as a file, where sandboxes can stand on it."""
@@ -553,9 +591,12 @@ class Launcher:
 
 
 def _map_ids(process: str, users: str, groups: str) -> None:
-    for name, text in (("setgroups", "deny"), ("uid_map", users), ("gid_map", groups)):
-        with open(f"{process}/{name}", "w") as f:
-            f.write(text)
+    for name, text in (("/setgroups", b"deny"), ("/uid_map", users.encode()), ("/gid_map", groups.encode())):
+        fd = os.open(process + name, os.O_WRONLY)
+        try:
+            os.write(fd, text)
+        finally:
+            os.close(fd)
 
 
 def main() -> None:

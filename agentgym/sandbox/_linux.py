@@ -31,8 +31,8 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_GET_
 
 MACHINE = platform.machine()
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "setns": 308},
-    "aarch64": {"clone": 220, "pivot_root": 41, "setns": 268},
+    "x86_64": {"clone": 56, "pivot_root": 155},
+    "aarch64": {"clone": 220, "pivot_root": 41},
 }
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446  # the same number on every machine
 
@@ -67,6 +67,26 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
         _libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]),
         f"mount {kind or source} on {target}",
     )
+
+
+Mount = tuple[bytes | None, bytes, bytes | None, ctypes.c_ulong, bytes | None]
+
+
+def prepare_mounts(steps: Sequence[tuple[str | None, str, str | None, int, str | None]]) -> tuple[Mount, ...]:
+    """Arguments of `mount` in the form that the C library takes, for `do_mounts`."""
+
+    def raw(text: str | None) -> bytes | None:
+        return None if text is None else os.fsencode(text)
+
+    return tuple((raw(s), os.fsencode(t), raw(k), ctypes.c_ulong(f), raw(d)) for s, t, k, f, d in steps)
+
+
+def do_mounts(steps: Sequence[Mount]) -> None:
+    """Mounts one after the other."""
+    call = _libc.mount
+    for step in steps:
+        if call(*step) < 0:
+            _check(-1, f"mount {step[2] or step[0]!r} on {step[1]!r}")
 
 
 def umount(target: str, flags: int = MNT_DETACH) -> None:
@@ -120,10 +140,14 @@ def clone(flags: int = 0) -> int:
     return _check(_locked.syscall(number_of("clone"), ctypes.c_ulong(flags | 17), none, none, *tail), "clone")
 
 
+_ZERO = ctypes.c_ulong(0)
+
+
 def drop_capabilities() -> None:
     """Gives up every capability, for this process and for what it will execute."""
+    call = _libc.prctl
     for capability in range(64):
-        if prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+        if call(PR_CAPBSET_DROP, ctypes.c_ulong(capability), _ZERO, _ZERO, _ZERO) < 0:
             break
     prctl(PR_CAP_AMBIENT, 4, 0, 0, 0)
     header = struct.pack("=Ii", 0x20080522, 0)
@@ -180,15 +204,26 @@ def landlock(writable: Sequence[str], devices: Sequence[str]) -> int:
     return abi
 
 
-def install_filter(program: bytes) -> None:
-    """Puts a BPF program before every system call of this process and its children, for good."""
+class Filter(ctypes.Structure):
+    """``struct sock_fprog``."""
+
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]  # noqa: RUF012
+
+    program: ctypes.Array[ctypes.c_char]
+    """What ``instructions`` points at."""
+
+
+def prepare_filter(program: bytes) -> Filter:
+    """A BPF program in the form that `install_filter` takes."""
     buffer = ctypes.create_string_buffer(program, len(program))
+    made = Filter(len(program) // 8, ctypes.addressof(buffer))
+    made.program = buffer
+    return made
 
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]  # noqa: RUF012
 
-    header = Program(len(program) // 8, ctypes.addressof(buffer))
-    _check(_libc.prctl(22, ctypes.c_ulong(2), ctypes.byref(header), 0, 0), "seccomp")
+def install_filter(made: Filter) -> None:
+    """Puts a BPF program before every system call of this process and its children, for good."""
+    _check(_libc.prctl(22, ctypes.c_ulong(2), ctypes.byref(made), 0, 0), "seccomp")
 
 
 def collapse_memory() -> int:

@@ -116,7 +116,6 @@ class _Box:
     def __init__(self, launcher: Launcher, spec: SandboxSpec, store: str | None, path: str) -> None:
         limits = spec.limits
         self._launcher = launcher
-        self._seen = 0
         ours, theirs = socket.socketpair()
         env = {
             "PATH": path,
@@ -148,6 +147,7 @@ class _Box:
                 ours.close()
                 raise
         self._number: int = made["number"]
+        self._seen: int = made["oom"]
         self.pid: int = made["pid"]
         self.channel = Channel(SocketStream(ours))
         try:
