@@ -300,6 +300,8 @@ class Guest:
         try:
             self._prepare_child([source, out, err], request["cpu_s"])
             os.chdir(request["cwd"] or self.config["workspace"])
+            if request["argv"] or request["lang"] == "bash":
+                _as_executed()
             if request["argv"]:
                 os.execvpe(request["argv"][0], request["argv"], {**os.environ, **request["env"]})
             if request["lang"] == "bash":
@@ -322,8 +324,6 @@ class Guest:
         # the module in C: the one in Python wraps numbers in enums, which costs a child dozens of page faults
         _signal.set_wakeup_fd(-1)
         _signal.signal(17, _signal.SIG_DFL)  # SIGCHLD
-        _signal.signal(13, _signal.SIG_DFL)  # SIGPIPE
-        _signal.signal(25, _signal.SIG_DFL)  # SIGXFSZ
         _signal.signal(2, _signal.default_int_handler)
         nofile = self.config["nofile"]
         resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
@@ -527,6 +527,7 @@ class Guest:
                     self._prepare_child([theirs, self.null, self.null])
                     os.chdir(self.config["workspace"])
                     env.update(PS1="", PS2="", HISTFILE="")
+                    _as_executed()
                     # interactive, without a terminal: an interrupt then drops the running commands, not the shell
                     os.execve("/bin/bash", ["bash", "--noprofile", "--norc", "--noediting", "-i"], env)
                 self._prepare_child([self.null, self.null, self.null, theirs])
@@ -882,6 +883,12 @@ def unpack(root: str, entries: list[list[Any]], data: memoryview) -> None:
                 os.close(fd)
 
 
+def _as_executed() -> None:
+    """What Python ignores, and other programs do not expect to find ignored."""
+    _signal.signal(13, _signal.SIG_DFL)  # SIGPIPE
+    _signal.signal(25, _signal.SIG_DFL)  # SIGXFSZ
+
+
 # running Python
 
 
@@ -971,7 +978,7 @@ def run_python_script(code: bytes) -> NoReturn:
 def serve_python_session(control: int, place: str) -> NoReturn:
     """Runs the code of each turn in one namespace; says its exit code on ``control`` when it is done."""
     main = _as_main("")
-    me = os.getpid()
+    me, length = os.getpid(), len  # the code may replace builtins
     null = os.open("/dev/null", os.O_WRONLY)
     os.dup2(null, 1), os.dup2(null, 2)
 
@@ -997,8 +1004,8 @@ def serve_python_session(control: int, place: str) -> NoReturn:
                 code = f.read()
         else:
             code = message[_TURN.size :]
-            while len(code) < size:
-                code += os.read(control, size - len(code))
+            while length(code) < size:
+                code += os.read(control, size - length(code))
         result = 130
         try:
             signal.signal(signal.SIGINT, ours)
