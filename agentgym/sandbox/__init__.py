@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where untrusted code runs: one protocol, several backends, and never silently none.
 
-    with open_backend() as backend, backend.create() as box:
-        box.exec("print(6 * 7)").text
+with open_backend() as backend, backend.create() as box:
+    box.exec("print(6 * 7)").text
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def open_backend(name: str = "auto", **options: Any) -> Backend:
         SandboxUnavailableError: it cannot work here, or none can; the text says what to do.
     """
     if name != "auto":
-        backend = _load(name)(**options)
-        backend.capabilities()
-        return backend
+        chosen: Backend = _load(name)(**options)
+        chosen.capabilities()
+        return chosen
     causes = []
     for candidate in _ORDER:
-        backend = _load(candidate)(**options)
+        backend: Backend = _load(candidate)(**options)
         try:
             backend.capabilities()
         except SandboxUnavailableError as e:

@@ -39,6 +39,10 @@ _LATE_S = 5.0
 _ANSWER_S = 30.0
 """How long anything else may take."""
 _MOST_HEAD, _MOST_BODY = 8 << 20, 80 << 20
+Listed = tuple[str, str, int, int]
+"""Path, kind, mode and size of something in a workspace, as `_guest.walk` tells of it."""
+Frame = tuple[list[Listed], bytes]
+"""Some of them, and their contents one after the other."""
 _KINDS = {"f": "file", "d": "folder", "l": "link"}
 
 
@@ -62,7 +66,7 @@ class Reply(msgspec.Struct):
     size: int = 0
     processes: int = 0
     sessions: int = 0
-    entries: list[tuple[str, str, int, int]] = []
+    entries: list[Listed] = []
     more: bool = False
 
 
@@ -85,8 +89,12 @@ class Stream(Protocol):
         """Some bytes; None where none came in time, empty where the guest hung up."""
         ...
 
+    def hang_up(self) -> None:
+        """Wakes up whoever waits in `receive`."""
+        ...
+
     def close(self) -> None:
-        """Hangs up."""
+        """Frees it; nobody waits any more."""
         ...
 
 
@@ -108,13 +116,16 @@ class SocketStream:
             return None
         try:
             return self._socket.recv(1 << 18)
-        except ConnectionError:
+        except OSError:
             return b""
 
-    def close(self) -> None:
-        """Hangs up; whoever waits in `receive` wakes up."""
+    def hang_up(self) -> None:
+        """Wakes up whoever waits in `receive`."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Frees it."""
         self._socket.close()
 
 
@@ -129,6 +140,9 @@ class Channel:
         self._changed = threading.Condition()
         self._reading = False
         self._closed = False
+        """The guest hung up, or we did."""
+        self._hung_up = False
+        """We did."""
         self._next = 0
         self._waiting: dict[int, deque[tuple[Reply, bytes]]] = {0: deque()}
         self._buffer = bytearray()
@@ -180,6 +194,8 @@ class Channel:
             finally:
                 with self._changed:
                     self._reading = False
+                    if self._hung_up:
+                        self.stream.close()
                     self._changed.notify_all()
             if time.monotonic() > deadline and not mine:
                 raise LateError
@@ -214,9 +230,11 @@ class Channel:
     def close(self) -> None:
         """Wakes up everybody with `ClosedError`."""
         with self._changed:
-            self._closed = True
+            self._closed = self._hung_up = True
+            self.stream.hang_up()
+            if not self._reading:  # a descriptor that is closed under a reader could be somebody else's at once
+                self.stream.close()
             self._changed.notify_all()
-        self.stream.close()
 
 
 class Box(Protocol):
@@ -258,7 +276,7 @@ class Maker(Protocol):
 class KeptSnapshot:
     """A workspace in this process's memory, and wherever a backend has laid it out for sandboxes to start from."""
 
-    def __init__(self, frames: list[tuple[list[tuple[str, str, int, int]], bytes]]) -> None:
+    def __init__(self, frames: list[Frame]) -> None:
         self.frames = frames
         self.places: dict[Any, Any] = {}
         """Backend's key -> a function that frees what it keeps for this snapshot, and a name for it."""
@@ -276,7 +294,7 @@ class KeptSnapshot:
         self.frames = []
 
 
-def tree_of(frames: list[tuple[list[tuple[str, str, int, int]], bytes]]) -> Tree:
+def tree_of(frames: list[Frame]) -> Tree:
     """Frames of files as a `Tree`."""
     entries, refused = [], []
     for listed, data in frames:
@@ -339,9 +357,7 @@ class GuestSandbox:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def check(self) -> None:
@@ -354,13 +370,17 @@ class GuestSandbox:
 
     # asking
 
-    def _frames(self, request: dict[str, Any], data: bytes = b"", timeout_s: float = _ANSWER_S) -> Iterator[tuple[Reply, bytes]]:
+    def _frames(
+        self, request: dict[str, Any], data: bytes = b"", timeout_s: float = _ANSWER_S
+    ) -> Iterator[tuple[Reply, bytes]]:
         box = self._live()
         try:
             yield from box.channel.ask(request, data, timeout_s)
         except ClosedError:
             memory = self._bury(box, "it died")
-            raise SandboxDeadError("the sandbox died" + (" for want of memory" if memory else ""), retryable=not memory) from None
+            raise SandboxDeadError(
+                "the sandbox died" + (" for want of memory" if memory else ""), retryable=not memory
+            ) from None
         except LateError:
             self._bury(box, "it did not answer")
             raise SandboxDeadError(f"the sandbox did not answer within {timeout_s:.0f} s and was ended") from None
@@ -478,7 +498,7 @@ class GuestSandbox:
             if not body or have >= reply.size:
                 return b"".join(pieces)[:most]
 
-    def _tree_frames(self, files: int, size: int, depth: int, freeze: bool) -> list[tuple[list[tuple[str, str, int, int]], bytes]]:
+    def _tree_frames(self, files: int, size: int, depth: int, freeze: bool) -> list[Frame]:
         frames = []
         have = 0
         for reply, body in self._frames({"do": "tree", "files": files, "bytes": size, "depth": depth, "freeze": freeze}):
@@ -514,7 +534,9 @@ class GuestSandbox:
                 at += size
                 if kind == "-":
                     if content != b"it is no plain file":  # pipes and sockets belong to processes, which are not kept
-                        raise SandboxError(f"no snapshot: {path!r} cannot be kept: {content.decode(errors='replace')}", retryable=False)
+                        raise SandboxError(
+                            f"no snapshot: {path!r} cannot be kept: {content.decode(errors='replace')}", retryable=False
+                        )
                     continue
                 entries.append((path, kind, mode, size))
                 pieces.append(content)
@@ -591,9 +613,7 @@ class GuestSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 

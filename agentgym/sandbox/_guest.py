@@ -13,8 +13,8 @@ every child, it cannot be traced, and signals from inside do not reach process 1
 
 from __future__ import annotations
 
-import _signal
-import gc
+import _signal  # type: ignore[import-not-found]
+import contextlib
 import json
 import linecache
 import os
@@ -517,7 +517,8 @@ class Guest:
         try:
             pid = self.fork()
         except OSError as e:
-            os.close(theirs), os.close(ours)
+            os.close(theirs)
+            os.close(ours)
             self._forget_place(place)
             self.answer(request["id"], error=f"no process could be started: {e.strerror}", errno=e.errno or 0, busy=True)
             return
@@ -565,7 +566,8 @@ class Guest:
         session.turn += 1
         session.out = run.out = session.out or self._named_pipe(session, "o")
         session.err = run.err = session.err or self._named_pipe(session, "e")
-        run.out.reset(run.keep), run.err.reset(run.keep)
+        run.out.reset(run.keep)
+        run.err.reset(run.keep)
         session.run, session.code = run, None
         place, turn = session.place, session.turn
         if session.kind == "python" and len(blob) <= _INLINE:
@@ -576,20 +578,17 @@ class Guest:
             while view:
                 view = view[os.write(fd, view) :]
             os.close(fd)
-            message = _TURN.pack(turn, -1) if session.kind == "python" else b". %s/a\n. %s/b %d\n" % (place.encode(), place.encode(), turn)
-        try:
+            lines = f". {place}/a\n. {place}/b {turn}\n".encode()
+            message = _TURN.pack(turn, -1) if session.kind == "python" else lines
+        with contextlib.suppress(OSError):  # it has just died: its end is about to be reaped, and ends the turn
             os.write(session.control, message)
-        except OSError:
-            pass  # it has just died: its end is about to be reaped, and ends the turn
         self._watch_soon()
 
     def _named_pipe(self, session: Session, name: str) -> Stream:
         """A pipe by name, new where a job of an earlier turn still holds the old one: that one's output stays apart."""
         path = f"{session.place}/{name}"
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            pass
         os.mkfifo(path, 0o600)
         stream = Stream(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), 0)
 
@@ -664,16 +663,12 @@ class Guest:
                 os.unlink(f"{place}/{name}")
             except OSError:
                 continue
-        try:
+        with contextlib.suppress(OSError):
             os.rmdir(place)
-        except OSError:
-            pass
 
     def _signal(self, session: Session, number: int) -> None:
-        try:
+        with contextlib.suppress(OSError):
             os.killpg(session.pid, number)
-        except OSError:
-            pass
 
     def do_interrupt(self, request: dict[str, Any], blob: bytes) -> None:
         """As Ctrl-C in a terminal would: what runs in the foreground of a session ends, the session stays."""
@@ -721,7 +716,8 @@ class Guest:
     # files
 
     def _path(self, request: dict[str, Any]) -> str:
-        return os.path.join(self.config["workspace"], request["path"].encode("latin-1").decode(errors="surrogateescape"))
+        workspace: str = self.config["workspace"]
+        return os.path.join(workspace, request["path"].encode("latin-1").decode(errors="surrogateescape"))
 
     def do_put(self, request: dict[str, Any], blob: bytes) -> None:
         """Writes one file, or a piece of it at the end."""
@@ -765,10 +761,8 @@ class Guest:
 
     @staticmethod
     def _signal_all(number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(-1, number)
-        except ProcessLookupError:
-            pass
 
     def _send_tree(self, request: dict[str, Any]) -> None:
         entries: list[list[Any]] = []
@@ -907,7 +901,8 @@ def open_standard_streams() -> None:
     for fd in range(3):
         os.dup2(kept[fd], fd)
         os.close(kept[fd])
-    os.close(read), os.close(write)
+    os.close(read)
+    os.close(write)
 
 
 def _as_main(name: str) -> types.ModuleType:
@@ -934,7 +929,7 @@ def _execute(code: bytes, name: str, scope: dict[str, Any]) -> int:
     except SystemExit as e:
         if e.code is None or isinstance(e.code, int):
             return (e.code or 0) & 255
-        print(e.code, file=sys.stderr)
+        sys.stderr.write(f"{e.code}\n")
         return 1
     except BaseException as e:
         try:
@@ -945,7 +940,7 @@ def _execute(code: bytes, name: str, scope: dict[str, Any]) -> int:
             linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
             traceback.print_exception(type(e), e, shown)
         except BaseException:  # an exception that cannot be shown
-            print(type(e).__name__, file=sys.stderr)
+            sys.stderr.write(type(e).__name__ + "\n")
         return 130 if isinstance(e, KeyboardInterrupt) else 1
     return 0
 

@@ -11,6 +11,7 @@ namespace of its own, and sandboxes run under the caller's id, without any privi
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import glob
 import json
@@ -26,14 +27,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import _guest  # noqa: E402
-import _linux  # noqa: E402
-import _seccomp  # noqa: E402
+if TYPE_CHECKING:
+    from agentgym.sandbox import _guest, _linux, _seccomp
+else:
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import _guest
+    import _linux
+    import _seccomp
 
-del sys.path[0]
+    del sys.path[0]
 
 AGENT = 65534
 """User and group id inside every sandbox."""
@@ -165,7 +169,7 @@ class Groups:
         name = f"agentgym-{os.getpid()}"
         if "memory" in mounts:
             # processes are counted by RLIMIT_NPROC, which counts by user namespace; each hierarchy costs time
-            wanted = [(c, c) for c in ("memory", "cpu") if c in mounts]
+            wanted: list[tuple[str, str]] = [(c, c) for c in ("memory", "cpu") if c in mounts]
             self.kind = "v1"
         elif "2" in mounts:
             wanted = [("2", "memory")]
@@ -227,10 +231,8 @@ class Groups:
                 self._write("memory", f"{name}/memory.max", spec["memory"])
                 self._write("cpu", f"{name}/cpu.max", f"{quota or 'max'} 100000")
                 self._write("memory", f"{name}/pids.max", spec["pids"] + 1)
-                try:
+                with contextlib.suppress(OSError):  # kernels without swap
                     self._write("memory", f"{name}/memory.swap.max", 0)
-                except OSError:
-                    pass  # no swap is compiled in
             else:
                 self._write("memory", f"{name}/memory.limit_in_bytes", spec["memory"])
                 if "cpu" in self.bases:
@@ -329,7 +331,8 @@ def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, plan: 
         _linux.set_host_name("sandbox")
         _linux.do_mounts(plan.root)
         data = "/box/run"
-        _linux.mount("tmpfs", data, "tmpfs", _TEMPORARY, f"size={spec['disk']},nr_inodes={spec['inodes'] + 6},mode=755")
+        inodes = spec["inodes"] + (4 if lower is None else 7)  # and the folders made here
+        _linux.mount("tmpfs", data, "tmpfs", _TEMPORARY, f"size={spec['disk']},nr_inodes={inodes},mode=755")
         for name, mode in plan.folders:
             os.mkdir(name)
             os.chmod(name, mode)
@@ -382,10 +385,8 @@ def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, plan: 
     except BaseException as e:
         text = f"{type(e).__name__}: {e} at line {traceback.extract_tb(e.__traceback__)[0].lineno}"
         head = json.dumps({"id": 0, "error": text}).encode()
-        try:
+        with contextlib.suppress(OSError):
             os.write(channel, _guest.HEADER.pack(len(head), 0) + head)
-        except OSError:
-            pass
     os._exit(1)
 
 
@@ -406,6 +407,9 @@ class Launcher:
         """Number -> control group of a sandbox."""
         self.stores: dict[str, int] = {}
         """Snapshot -> user id that owns its files."""
+        self.users: dict[str, set[int]] = {}
+        """Snapshot -> sandboxes that stand on it: its files stay until the last of them has ended."""
+        self.dropped: set[str] = set()
         self.privileged = False
         # far from ids that people, systemd or containers use
         self.first_id = 2_000_000_000 + int.from_bytes(os.urandom(2), "little") % 2000 * 65536
@@ -414,12 +418,10 @@ class Launcher:
         """Leaves the host's file system; what the host is told about it."""
         self.groups = Groups()
         if os.getuid() == 0:
-            try:
+            with contextlib.suppress(OSError):  # root of a container that is not privileged
                 _linux.unshare(_linux.NEWNS)
-                self.privileged = True
                 os.setgroups([])
-            except OSError:
-                pass
+                self.privileged = True
         self.uid, self.gid = os.getuid(), os.getgid()
         if not self.privileged:
             _linux.unshare(_linux.NEWUSER | _linux.NEWNS)
@@ -501,6 +503,8 @@ class Launcher:
                 os._exit(1)
             become_sandbox(channel, spec, lower, self.plan)
         self.boxes[number] = pid
+        if store is not None:
+            self.users[store].add(number)
         try:
             if self.privileged:
                 _map_ids(f"/proc/{pid}", f"{AGENT} {owner} 1", f"{AGENT} {owner} 1")
@@ -527,6 +531,9 @@ class Launcher:
         name = self.names.pop(number, None)
         if name is not None:
             self.groups.give_back(name)
+        for store, users in list(self.users.items()):
+            users.discard(number)
+            self._remove_if_unused(store)
         return answer
 
     def do_oom(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -562,20 +569,24 @@ class Launcher:
                 os._exit(1)
         _, status = os.waitpid(pid, 0)
         if status:
-            self._remove_store(name)
+            shutil.rmtree(f"/store/{name}", ignore_errors=True)
             raise OSError(0, "the snapshot could not be unpacked")
         self.stores[name] = owner
+        self.users[name] = set()
         return {"store": name}
 
     def do_drop(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Forgets a snapshot; sandboxes that stand on it keep it."""
-        if self.stores.pop(request["store"], None) is not None:
-            self._remove_store(request["store"])
+        """Forgets a snapshot, as soon as no sandbox stands on it any more."""
+        if request["store"] in self.stores:
+            self.dropped.add(request["store"])
+            self._remove_if_unused(request["store"])
         return {}
 
-    @staticmethod
-    def _remove_store(name: str) -> None:
-        shutil.rmtree(f"/store/{name}", ignore_errors=True)
+    def _remove_if_unused(self, store: str) -> None:
+        if store in self.dropped and not self.users[store]:
+            self.dropped.discard(store)
+            del self.stores[store], self.users[store]
+            shutil.rmtree(f"/store/{store}", ignore_errors=True)
 
     def _reap(self) -> None:
         """Collects sandboxes that died by themselves; their groups stay until the host asks for the cause."""
@@ -612,7 +623,8 @@ def main() -> None:
     except BaseException as e:
         launcher.groups.close()
         place = traceback.extract_tb(e.__traceback__)[-1]
-        host.send(json.dumps({"error": f"{e}", "where": f"{os.path.basename(place.filename)}:{place.lineno}"}).encode())
+        text = e.strerror or str(e) if isinstance(e, OSError) else f"{type(e).__name__}: {e}"
+        host.send(json.dumps({"error": text, "where": f"{os.path.basename(place.filename)}:{place.lineno}"}).encode())
         os._exit(1)
     host.send(json.dumps(told).encode())
     try:

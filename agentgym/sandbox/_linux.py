@@ -7,6 +7,7 @@ Standard library only and no import of agentgym: this file is also loaded, by it
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import platform
 import socket
@@ -27,7 +28,14 @@ NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_GET_TID_ADDRESS, PR_CAP_AMBIENT = 1, 4, 24, 38, 40, 47
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_GET_TID_ADDRESS, PR_CAP_AMBIENT = (
+    1,
+    4,
+    24,
+    38,
+    40,
+    47,
+)
 
 MACHINE = platform.machine()
 _NUMBERS = {
@@ -99,9 +107,15 @@ def bind_read_only(source: str, target: str) -> None:
     mount(source, target, None, MS_BIND | MS_REC)
     have = os.statvfs(target).f_flag
     # a mount inherited from another user namespace is locked: the flags that it has must be repeated
-    keep = (
-        (have & os.ST_NOEXEC and MS_NOEXEC) | (have & os.ST_NOATIME and 1024) | (have & os.ST_NODIRATIME and 2048) | (have & os.ST_RELATIME and 1 << 21)
-    )
+    keep = 0
+    for told, flag in (
+        (os.ST_NOEXEC, MS_NOEXEC),
+        (os.ST_NOATIME, 1 << 10),
+        (os.ST_NODIRATIME, 1 << 11),
+        (os.ST_RELATIME, 1 << 21),
+    ):
+        if have & told:
+            keep |= flag
     mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | keep)
 
 
@@ -162,8 +176,6 @@ def set_host_name(name: str) -> None:
 
 def loopback_up() -> None:
     """Starts the loopback device of a new network namespace, so that a server and its client can meet inside."""
-    import fcntl
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running
 
@@ -207,7 +219,7 @@ def landlock(writable: Sequence[str], devices: Sequence[str]) -> int:
 class Filter(ctypes.Structure):
     """``struct sock_fprog``."""
 
-    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]  # noqa: RUF012
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
 
     program: ctypes.Array[ctypes.c_char]
     """What ``instructions`` points at."""

@@ -58,7 +58,13 @@ class Launcher:
         base = getattr(sys, "_base_executable", sys.executable) or sys.executable
         script = str(Path(__file__).with_name("_launcher.py"))
         # nothing of the host's environment, where keys live; one thread, since it forks
-        env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        env = {
+            "PATH": "/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+        }
         command = [base, "-I", "-S", "-B", script, str(theirs.fileno())]
         with theirs:
             self.process = subprocess.Popen(
@@ -337,9 +343,7 @@ class NamespaceBackend:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 
@@ -398,7 +402,7 @@ def _instructions(cause: str) -> str:
     if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" and os.getuid() != 0:
         advice.append(
             "this system lets only programs that AppArmor knows use user namespaces: "
-            "`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` (or an AppArmor profile with `userns,` for this Python)"
+            "`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` (or an AppArmor profile with `userns,` for Python)"
         )
     if setting("kernel/unprivileged_userns_clone") == "0":
         advice.append("user namespaces are off for plain users: `sudo sysctl kernel.unprivileged_userns_clone=1`")

@@ -321,9 +321,7 @@ class Sandbox(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
 class Backend(Protocol):
@@ -371,6 +369,10 @@ def check_spec(spec: SandboxSpec, can: Capabilities) -> None:
         )
     for name in spec.require:
         if name not in Capabilities.__struct_fields__:
-            raise UsageError(f"there is no sandbox capability {name!r}: choose from {', '.join(Capabilities.__struct_fields__)}")
+            raise UsageError(
+                f"there is no sandbox capability {name!r}: choose from {', '.join(Capabilities.__struct_fields__)}"
+            )
         if not getattr(can, name):
-            raise UsageError(f"the sandbox backend {can.backend!r} does not have {name!r} on this machine, which the task needs")
+            raise UsageError(
+                f"the sandbox backend {can.backend!r} does not have {name!r} on this machine, which the task needs"
+            )

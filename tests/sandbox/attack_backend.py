@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sandbox backends behind the JSON interface of the attack corpus: one request on stdin, one reply on stdout.
 
-    echo '{"op": "run", "lang": "python", "code": "print(6*7)", "timeout": 5}' | python tests/sandbox/attack_backend.py namespace
+    echo '{"op": "run", "lang": "python", "code": "print(6*7)"}' | python tests/sandbox/attack_backend.py namespace
 
 With ``--serve`` it reads requests and writes replies line by line until its input ends. See ``attacks/README.md``.
 """
@@ -62,7 +62,9 @@ def grade(sandbox: Sandbox, code: str, tests: str, timeout_s: float) -> tuple[bo
         import secrets
 
         word = secrets.token_hex(16)
-        call = f"import json as _json\n_json = _json.dumps(solve(*_json.loads({json.dumps(args)!r})))\nprint('\\n{word}' + _json)"
+        call = (
+            f"import json as _json\n_json = _json.dumps(solve(*_json.loads({json.dumps(args)!r})))\nprint('\\n{word}' + _json)"
+        )
         lines = [x for x in turn(call).stdout.split(b"\n") if x.startswith(word.encode())]
         if len(lines) != 1:
             raise Wrong("no answer, or several")

@@ -190,7 +190,9 @@ def proved(server: Server) -> bool:
     reply = server.ask({"op": "run", "lang": "python", "code": code, "timeout": 10}, 60)
     words = base64.b64decode(reply.get("stdout", "")).decode(errors="replace").split()
     ours = [os.readlink("/proc/self/ns/" + name) for name in ("pid", "mnt")]
-    return len(words) == 3 and all(a.startswith(b[:4]) and a != b for a, b in zip(words, ours, strict=False)) and words[2] != "0"
+    return (
+        len(words) == 3 and all(a.startswith(b[:4]) and a != b for a, b in zip(words, ours, strict=False)) and words[2] != "0"
+    )
 
 
 def judge(case: Case, server: Server, host: Host) -> list[str]:
@@ -268,7 +270,8 @@ def main() -> None:
             wrong = judge(case, server, host)
             if wrong:
                 failed.append(case.name)
-            print(f"{'FAIL' if wrong else 'ok  '} {case.category:9} {case.name:28} {time.monotonic() - start:5.1f} s  {'; '.join(wrong)[:300]}", flush=True)
+            mark, took = "FAIL" if wrong else "ok", time.monotonic() - start
+            print(f"{mark:4} {case.category:9} {case.name:28} {took:5.1f} s  {'; '.join(wrong)[:300]}", flush=True)
         print(f"{len(chosen) - len(failed)} of {len(chosen)} survived; failed: {failed}")
     finally:
         server.close()
