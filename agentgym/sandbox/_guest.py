@@ -147,6 +147,7 @@ class Guest:
         self.watch_at = 0.0
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.me = os.getpid()
+        self.memory_kills = 0
 
     # the loop
 
@@ -198,7 +199,7 @@ class Guest:
     def _receive(self) -> None:
         data = os.read(self.incoming, 1 << 18)
         if not data:
-            os._exit(0)
+            self._leave()
         self.buffer += data
         while len(self.buffer) >= HEADER.size:
             head, body = HEADER.unpack_from(self.buffer)
@@ -222,7 +223,13 @@ class Guest:
             while done < len(data):
                 done += os.write(self.outgoing, data[done : done + (1 << 20)])
         except BrokenPipeError:
-            os._exit(0)
+            self._leave()
+
+    def _leave(self) -> NoReturn:
+        """The host is gone. Where this is process 1, the kernel ends everything else."""
+        if self.me != 1:
+            self._kill_all_but(set())
+        os._exit(0)
 
     # programs
 
@@ -339,7 +346,9 @@ class Guest:
 
     def _finish(self, run: Run, code: int | None, cpu: float | None, **more: Any) -> None:
         run.out.drain(), run.err.drain()
-        status = "killed" if run.status == "ok" and code == -signal.SIGKILL else run.status
+        status = run.status
+        if status == "ok" and code == -signal.SIGKILL:
+            status = "oom" if self._out_of_memory() else "killed"
         out, err = bytes(run.out.kept), bytes(run.err.kept)
         self.answer(
             run.id,
@@ -353,6 +362,16 @@ class Guest:
             cpu=cpu,
             **more,
         )
+
+    def _out_of_memory(self) -> bool:
+        """Whether the kernel has killed something in here for want of memory since the last question, if that can be read."""
+        count = 0
+        for path in self.config.get("memory_events", ()):
+            with contextlib.suppress(OSError, ValueError, IndexError), open(path, "rb") as f:
+                words = f.read().split()
+                count = int(words[words.index(b"oom_kill") + 1])
+        more, self.memory_kills = count > self.memory_kills, count
+        return more
 
     def _reap(self) -> None:
         try:
@@ -905,6 +924,10 @@ def open_standard_streams() -> None:
     os.close(write)
 
 
+_OURS = open_standard_streams.__code__.co_filename
+"""This file, as tracebacks name it; in a container there is no such file."""
+
+
 def _as_main(name: str) -> types.ModuleType:
     """A fresh ``__main__``, and nothing of the sandbox's own modules left to import by accident."""
     modules = sys.modules
@@ -934,7 +957,7 @@ def _execute(code: bytes, name: str, scope: dict[str, Any]) -> int:
     except BaseException as e:
         try:
             shown = e.__traceback__
-            while shown is not None and shown.tb_frame.f_code.co_filename == __file__:
+            while shown is not None and shown.tb_frame.f_code.co_filename == _OURS:
                 shown = shown.tb_next
             text = code.decode("utf-8-sig", errors="replace")
             linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
@@ -1013,3 +1036,47 @@ def serve_python_session(control: int, place: str) -> NoReturn:
             os._exit(result)
         os.dup2(null, 1), os.dup2(null, 2)
         os.write(control, _TURN.pack(turn, result))
+
+
+# inside a container
+
+
+def serve_container(config: dict[str, Any]) -> NoReturn:
+    """As process 1 of a container, whose standard streams are the way to the host. Its text was sent as the program."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    libc.prctl(4, ctypes.c_ulong(0), 0, 0, 0)  # not to be looked into by what runs under the same user
+    incoming, outgoing = os.dup(0), os.dup(1)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
+    os.umask(0o022)
+    for module in config["preimport"]:
+        with contextlib.suppress(ImportError):
+            __import__(module)
+    if "atexit" in sys.modules:
+        sys.modules["atexit"]._clear()
+    open_standard_streams()
+    config["child"] = lambda: libc.prctl(4, ctypes.c_ulong(1), 0, 0, 0)
+    guest = Guest(incoming, outgoing, config)
+    guest.answer(0, ready=True)
+    guest.serve()
+    os._exit(0)
+
+
+# outside of any sandbox
+
+
+def serve_unsafely(channel: int, config: dict[str, Any]) -> NoReturn:
+    """As an ordinary process that adopts what its descendants leave behind, so that it can end them."""
+    import ctypes
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, ctypes.c_ulong(1), 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    os.set_inheritable(channel, False)
+    open_standard_streams()
+    guest = Guest(channel, channel, config)
+    guest.answer(0, ready=True)
+    guest.serve()
+    os._exit(0)

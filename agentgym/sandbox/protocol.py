@@ -350,6 +350,10 @@ class Backend(Protocol):
         """Ends everything that it made."""
         ...
 
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
 
 def check_spec(spec: SandboxSpec, can: Capabilities) -> None:
     """Refuses a spec that asks for more than is enforced.

@@ -15,7 +15,8 @@ from types import FrameType
 import pytest
 
 from agentgym.sandbox import _linux, open_backend
-from agentgym.sandbox.protocol import Backend, Sandbox, SandboxUnavailableError
+from agentgym.sandbox.protocol import Backend, Sandbox
+from tests.sandbox.engine import running
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = 54321
@@ -39,19 +40,23 @@ def deadline(request: pytest.FixtureRequest) -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def _open(name: str) -> Backend:
-    try:
-        return open_backend(name)
-    except SandboxUnavailableError as e:
-        if name == "docker" and not os.environ.get("AGENTGYM_TEST_DOCKER"):
-            pytest.skip(f"no container engine here, and AGENTGYM_TEST_DOCKER does not ask for one: {e}")
-        raise
+@pytest.fixture(scope="session")
+def engine() -> Iterator[str]:
+    """A container engine; what needs one skips where there is none, and fails where AGENTGYM_TEST_DOCKER asks for one."""
+    with running() as why:
+        if why and os.environ.get("AGENTGYM_TEST_DOCKER"):
+            pytest.fail(f"AGENTGYM_TEST_DOCKER asks for a container engine: {why}")
+        if why:
+            pytest.skip(f"no container engine: {why}")
+        yield os.environ["AGENTGYM_DOCKER_IMAGE"]
 
 
 @pytest.fixture(scope="session", params=["namespace", "docker"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Every backend that holds code in; what passes for one must pass for all."""
-    with _open(request.param) as opened:  # type: ignore[attr-defined]
+    if request.param == "docker":
+        request.getfixturevalue("engine")
+    with open_backend(request.param) as opened:
         yield opened
 
 
@@ -63,7 +68,7 @@ def box(backend: Backend) -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def namespace() -> Iterator[Backend]:
-    with _open("namespace") as opened:  # type: ignore[attr-defined]
+    with open_backend("namespace") as opened:
         yield opened
 
 

@@ -14,8 +14,10 @@ from tests.sandbox.attacks.cases import CASES, Case
 from tests.sandbox.attacks.runner import Host, Server, judge, proved
 from tests.sandbox.conftest import ROOT, become_plain_user
 
-DOCKER_EXCEPTIONS: dict[str, str] = {}
-"""Cases that a container does not survive, each with the reason."""
+DOCKER_EXCEPTIONS = {
+    "root_of_the_host": "an engine without userns-remap maps all users; `Capabilities.own_user` says so",
+}
+"""Cases that a container does not survive, each with the reason. They must fail: what is survived is struck off."""
 
 SOMEBODY = "as root" if os.getuid() == 0 else "as a plain user"
 WAYS = [("namespace", SOMEBODY), ("docker", SOMEBODY)]
@@ -35,9 +37,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A backend command that has proved its isolation: none is attacked without."""
     name, who = request.param
     if name == "docker":
-        from tests.sandbox.conftest import _open
-
-        _open("docker").close()  # skips, or fails, where there is no engine
+        request.getfixturevalue("engine")
     drop = become_plain_user if os.getuid() == 0 and who == "as a plain user" else None
     command = [sys.executable, str(ROOT / "tests/sandbox/attack_backend.py"), name]
     made = Server(command, preexec_fn=drop, cwd=str(ROOT))
@@ -55,6 +55,9 @@ def test_is_survived(case: Case, server: Server, host: Host, request: pytest.Fix
     wrong = judge(case, server, host)
     if wrong and all("peak of" in w for w in wrong):
         wrong = judge(case, server, host)  # the machine's memory is everybody's: somebody else may have taken some
+    if "docker" in request.node.name and case.name in DOCKER_EXCEPTIONS:
+        assert wrong, f"{case.name} is survived now: take it off the list of exceptions"
+        return
     assert wrong == []
 
 

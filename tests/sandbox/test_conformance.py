@@ -400,15 +400,10 @@ def test_files_are_bounded_in_bytes_and_in_number(backend: Backend) -> None:
     with backend.create(SandboxSpec(limits=Limits(disk=8 << 20, inodes=100))) as box:
         places = "/tmp/f /workspace/f /dev/shm/f"
         code = f"for f in {places}; do dd if=/dev/zero of=$f bs=1M count=50 2>/dev/null; done; cat {places} | wc -c"
-        assert int(box.exec(code, "bash").text) <= backend_slack(backend, 8 << 20)
+        assert 4 << 20 < int(box.exec(code, "bash").text) <= 8 << 20
         box.exec("rm -f /tmp/f f /dev/shm/f", "bash")
         code = "for i in $(seq 300); do : > f$i || break; done 2>/dev/null; ls | wc -l"
         assert 50 < int(box.exec(code, "bash").text) <= 100
-
-
-def backend_slack(backend: Backend, size: int) -> int:
-    """Backends that cannot put three places on one file system bound each of them."""
-    return size if backend.capabilities().isolation == "namespaces" else 3 * size
 
 
 def test_a_spec_that_asks_for_too_much_is_refused(backend: Backend) -> None:

@@ -346,11 +346,11 @@ def test_the_table_has_this_machines_numbers() -> None:
 def test_dangerous_calls_are_not_on_the_list() -> None:
     names = {name for numbers in _seccomp.NUMBERS.values() for name in numbers}
     dangerous = (
-        "ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp keyctl add_key request_key bpf perf_event_open userfaultfd "
-        "io_uring_setup io_uring_enter io_uring_register mount umount2 pivot_root chroot unshare setns move_mount open_tree fsopen "
-        "open_by_handle_at name_to_handle_at fanotify_init kexec_load init_module finit_module delete_module settimeofday "
-        "clock_settime adjtimex clock_adjtime reboot swapon swapoff sethostname quotactl syslog acct iopl ioperm modify_ldt "
-        "vmsplice memfd_secret"
+        "ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp keyctl add_key request_key bpf perf_event_open "
+        "userfaultfd io_uring_setup io_uring_enter io_uring_register mount umount2 pivot_root chroot unshare setns move_mount "
+        "open_tree fsopen open_by_handle_at name_to_handle_at fanotify_init kexec_load init_module finit_module delete_module "
+        "settimeofday clock_settime adjtimex clock_adjtime reboot swapon swapoff sethostname quotactl syslog acct iopl ioperm "
+        "modify_ldt vmsplice memfd_secret"
     )
     assert names & set(dangerous.split()) == set()
 
