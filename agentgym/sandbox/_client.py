@@ -139,6 +139,7 @@ class Channel:
         self._sending = threading.Lock()
         self._changed = threading.Condition()
         self._reading = False
+        self._owner = os.getpid()
         self._closed = False
         """The guest hung up, or we did."""
         self._hung_up = False
@@ -231,7 +232,8 @@ class Channel:
         """Wakes up everybody with `ClosedError`."""
         with self._changed:
             self._closed = self._hung_up = True
-            self.stream.hang_up()
+            if self._owner == os.getpid():  # a forked child lets go of its copy and leaves its parent's alone
+                self.stream.hang_up()
             if not self._reading:  # a descriptor that is closed under a reader could be somebody else's at once
                 self.stream.close()
             self._changed.notify_all()

@@ -44,6 +44,7 @@ _GRACE_S = 1.0
 """How long an interrupted turn has to end before its session is killed."""
 _WATCH_BUSY_S, _WATCH_IDLE_S = 0.01, 0.25
 """How often memory is added up where no control group does it: while something is asked for, and while only jobs run."""
+_SPAWNS = (os.posix_spawn,) if hasattr(os, "posix_spawn") and sys.platform == "linux" else ()
 _SCRIPT_BYTES = 100_000
 """Longer shell scripts travel in a file: one argument of a program may have 128 KiB."""
 
@@ -98,6 +99,8 @@ class Run:
         self.most: int = request["most"]
         self.status = "ok"
         """Why it ended, once that is settled: by itself unless something else happened first."""
+        self.script = ""
+        """A file that holds a long shell script while it runs."""
         self.out: Stream
         self.err: Stream
 
@@ -237,27 +240,73 @@ class Guest:
         """Starts a program; the answer follows when it ends."""
         script, given = blob[: request["script"]], blob[request["script"] :]
         run = Run(request)
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        source = self._file(given) if given else self.null
-        if len(script) > _SCRIPT_BYTES and request["lang"] == "bash":
-            request["path"] = f"{self.config['run']}/script{run.id}"
-            with open(request["path"], "wb") as f:
-                f.write(script)
+        opened: list[int] = []
         try:
-            pid = self.fork()
+            source = self.null
+            if given:
+                source = self._file(given)
+                opened.append(source)
+            if len(script) > _SCRIPT_BYTES and request["lang"] == "bash":
+                run.script = f"{self.config['run']}/script{run.id}"
+                with open(run.script, "wb") as f:
+                    f.write(script)
+            out_read, out_write = os.pipe()
+            opened += [out_read, out_write]
+            err_read, err_write = os.pipe()
+            opened += [err_read, err_write]
+            pid = self._start(request, script, run.script, source, out_write, err_write)
         except OSError as e:
-            for fd in (out_read, out_write, err_read, err_write):
+            for fd in opened:
                 os.close(fd)
-            self.answer(run.id, error=f"no process could be started: {e.strerror}", errno=e.errno or 0, busy=True)
+            self._forget_script(run)
+            self._cannot_start(run, e)
             return
-        if pid == 0:
-            self._become(request, script, source, out_write, err_write)
-        for fd in (out_write, err_write, *([source] if given else [])):
-            os.close(fd)
+        for fd in opened:
+            if fd not in (out_read, err_read):
+                os.close(fd)
         run.out, run.err = self._stream(out_read, run), self._stream(err_read, run)
         self.programs[pid] = run
         self._watch_soon()
+
+    def _cannot_start(self, run: Run, error: OSError, **more: Any) -> None:
+        """For want of processes, memory or space, which what runs in here has used up: its own doing, so it is a result."""
+        text = f"nothing could be started: {error.strerror or error}\n".encode()
+        self.answer(
+            run.id, text, status="error", code=None, out=0, total_out=0, total_err=len(text), wall=0.0, cpu=None, **more
+        )
+
+    @staticmethod
+    def _forget_script(run: Run) -> None:
+        if run.script:
+            with contextlib.suppress(OSError):
+                os.unlink(run.script)
+
+    def _start(self, request: dict[str, Any], script: bytes, path: str, source: int, out: int, err: int) -> int:
+        """The pid of a new process that becomes the program."""
+        if request["lang"] == "bash" and not request["argv"] and os.posix_spawn in _SPAWNS:
+            # This process is large, and a fork copies its page tables only for an exec to drop them. The shell sets its own
+            # limits: they are lowered, so nothing can be undone.
+            cpu = f"ulimit -t {int(request['cpu_s'])}; " if request["cpu_s"] else ""
+            cwd = 'cd -- "$1" || exit 126; shift; ' if request["cwd"] else ""
+            first = "echo 1000 >/proc/self/oom_score_adj; " if self.config["first_victim"] else ""
+            what = 'exec bash --noprofile --norc "$1"' if path else 'eval "shift; $1"'
+            setting = f"ulimit -n {self.config['nofile']}; {cpu}{first}{cwd}{what}"
+            words = ["bash", "--noprofile", "--norc", "-c", setting, "bash"]
+            if request["cwd"]:
+                words.append(request["cwd"])
+            words.append(path or script.decode(errors="surrogateescape"))
+            return os.posix_spawn(
+                "/bin/bash",
+                words,
+                {**os.environ, **request["env"]},
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate((source, out, err))],
+                setsid=True,
+                setsigdef=[2, 13, 17, 25],
+            )
+        pid = self.fork()
+        if pid == 0:
+            self._become(request, script, path, source, out, err)
+        return pid
 
     def _file(self, data: bytes) -> int:
         """An unnamed file that holds ``data``, open for reading from its start."""
@@ -302,7 +351,7 @@ class Guest:
             self.handlers[stream.fd] = lambda: self._readable(stream, None)
             self._readable(stream, None)
 
-    def _become(self, request: dict[str, Any], script: bytes, source: int, out: int, err: int) -> NoReturn:
+    def _become(self, request: dict[str, Any], script: bytes, path: str, source: int, out: int, err: int) -> NoReturn:
         """The child: turns into the program. Never returns."""
         try:
             self._prepare_child([source, out, err], request["cpu_s"])
@@ -312,9 +361,8 @@ class Guest:
             if request["argv"]:
                 os.execvpe(request["argv"][0], request["argv"], {**os.environ, **request["env"]})
             if request["lang"] == "bash":
-                env = {**os.environ, **request["env"]}
-                tail = ["-c", script.decode(errors="surrogateescape")] if "path" not in request else [request["path"]]
-                os.execve("/bin/bash", ["bash", "--noprofile", "--norc", *tail], env)
+                tail = [path] if path else ["-c", script.decode(errors="surrogateescape")]
+                os.execve("/bin/bash", ["bash", "--noprofile", "--norc", *tail], {**os.environ, **request["env"]})
             if request["env"]:
                 os.environ.update(request["env"])
             run_python_script(script)
@@ -392,6 +440,7 @@ class Guest:
                 self._finish(run, code, usage.ru_utime + usage.ru_stime)
                 self._retire(run.out)
                 self._retire(run.err)
+                self._forget_script(run)
                 continue
             for number, session in list(self.sessions.items()):
                 if session.pid == pid:
@@ -583,25 +632,35 @@ class Guest:
             return
         run = Run(request)
         session.turn += 1
+        try:
+            message = self._prepare_turn(session, run, blob)
+        except OSError as e:  # what runs in here has filled or replaced what a session needs: its own doing, and its end
+            self._cannot_start(run, e, over=True)
+            with contextlib.suppress(OSError):
+                os.kill(session.pid, signal.SIGKILL)
+            return
+        session.run, session.code = run, None
+        with contextlib.suppress(OSError):  # it has just died: its end is about to be reaped, and ends the turn
+            os.write(session.control, message)
+        self._watch_soon()
+
+    def _prepare_turn(self, session: Session, run: Run, blob: bytes) -> bytes:
+        """Pipes and code for a turn; what the session is to be told."""
         session.out = run.out = session.out or self._named_pipe(session, "o")
         session.err = run.err = session.err or self._named_pipe(session, "e")
         run.out.reset(run.keep)
         run.err.reset(run.keep)
-        session.run, session.code = run, None
         place, turn = session.place, session.turn
         if session.kind == "python" and len(blob) <= _INLINE:
-            message = _TURN.pack(turn, len(blob)) + blob
-        else:
-            fd = os.open(place + "/code", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            return _TURN.pack(turn, len(blob)) + blob
+        fd = os.open(place + "/code", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
             view = memoryview(blob)
             while view:
                 view = view[os.write(fd, view) :]
+        finally:
             os.close(fd)
-            lines = f". {place}/a\n. {place}/b {turn}\n".encode()
-            message = _TURN.pack(turn, -1) if session.kind == "python" else lines
-        with contextlib.suppress(OSError):  # it has just died: its end is about to be reaped, and ends the turn
-            os.write(session.control, message)
-        self._watch_soon()
+        return _TURN.pack(turn, -1) if session.kind == "python" else f". {place}/a\n. {place}/b {turn}\n".encode()
 
     def _named_pipe(self, session: Session, name: str) -> Stream:
         """A pipe by name, new where a job of an earlier turn still holds the old one: that one's output stays apart."""

@@ -26,7 +26,6 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -469,7 +468,13 @@ class Launcher:
 
     def serve(self) -> None:
         """Until the host hangs up."""
+        parent = os.getppid()
         while True:
+            # children that the host forked may hold its end open: that it has died is seen by this process's new parent
+            if not select.select([self.host], [], [], 2.0)[0]:
+                if os.getppid() != parent:
+                    return
+                continue
             message, fds, _, _ = socket.recv_fds(self.host, 1 << 16, 4)
             if not message:
                 return
@@ -635,5 +640,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _unused: Callable[[], object] = select.epoll  # imported for the sandboxes that are forked from here
     main()

@@ -18,10 +18,11 @@ from agentgym.errors import InfrastructureError, UsageError
 
 Language = Literal["python", "bash"]
 
-Status = Literal["ok", "timeout", "interrupted", "output", "oom", "killed"]
+Status = Literal["ok", "timeout", "interrupted", "output", "oom", "killed", "error"]
 """Why a run ended. ``ok``: by itself, with whatever exit code. ``timeout``: at its wall limit. ``interrupted``: by
 `Session.interrupt`. ``output``: it wrote more than `Limits.output_stop`. ``oom``: for want of memory. ``killed``: by a
-signal that was none of these, or with its whole sandbox."""
+signal that was none of these, or with its whole sandbox. ``error``: it could not be started, since what runs in the sandbox
+already has used up its processes, memory or files. All of these are the doing of the code; what is not is an exception."""
 
 
 class SandboxError(InfrastructureError):
@@ -46,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float = 10.0
     """Seconds that one run or turn may take; may be given again with each call."""
     cpu_s: int | None = None
-    """Seconds of CPU time of any one process; None: as the wall limit allows."""
+    """Seconds of CPU time of any one process of a program (not of a session); None: as the wall limit allows."""
     cpus: float | None = None
     """Processors' worth of CPU time for all processes together; None: as many as there are."""
     memory: int = 512 << 20

@@ -273,6 +273,33 @@ def test_code_that_forges_the_end_of_its_turn_harms_only_itself(box: Sandbox) ->
     assert box.exec("print(6 * 7)").text == "42\n"
 
 
+def test_code_that_breaks_what_its_session_needs_ends_the_session_by_its_own_doing(box: Sandbox) -> None:
+    session = box.session("bash")
+    result = session.run("sleep 300 & cd /run; for d in */; do rm -f $d/o $d/code; mkdir -p $d/o/x $d/code/x; done")
+    result = session.run("echo next", timeout_s=2)
+    if result.status == "ok":  # it was reading from a pipe that is still open
+        result = session.run("echo next", timeout_s=2)
+    assert result.status in ("error", "timeout", "killed")
+    assert box.exec("print(6 * 7)").text == "42\n"
+
+
+def test_code_that_uses_up_all_processes_gets_results_and_no_exceptions(backend: Backend) -> None:
+    with backend.create(SandboxSpec(limits=Limits(pids=8))) as box:
+        session = box.session("python")
+        session.run("import os, time\nfor _ in range(9):\n    if os.fork() == 0: time.sleep(300)")
+        for lang in LANGUAGES:
+            result = box.exec("1", lang)  # type: ignore[arg-type]
+            assert result.status == "error"
+            assert result.exit_code is None
+            assert "nothing could be started" in result.error_text
+        session.close()
+        for _ in range(100):
+            if box.exec("print(1)").ok:
+                return
+            time.sleep(0.02)
+        raise AssertionError("processes of a closed session live on")
+
+
 # files
 
 
