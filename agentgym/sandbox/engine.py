@@ -19,7 +19,6 @@ import select
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -224,9 +223,13 @@ class _Box:
         memory = False
         with contextlib.suppress(Exception):
             memory = bool(self._api.inspect_container(self._id)["State"]["OOMKilled"])
-        with contextlib.suppress(Exception):  # it may have removed itself
-            self._api.remove_container(self._id, force=True, v=True)
-        self._id = ""
+        name, self._id = self._id, ""
+        with contextlib.suppress(Exception):  # it ends, and the engine removes it, as soon as nobody is connected
+            self._api.remove_container(name, force=True, v=True)
+        with contextlib.suppress(Exception):
+            for _ in range(200):
+                self._api.inspect_container(name)  # raises once it is gone
+                time.sleep(0.02)
         return memory
 
 
@@ -249,7 +252,7 @@ class DockerBackend:
         self._api: Any = None
         self._seccomp = False
         self._can: Capabilities | None = None
-        self._open: weakref.WeakSet[GuestSandbox] = weakref.WeakSet()
+        self._open: set[GuestSandbox] = set()
 
     def _connect(self) -> Any:
         """The engine's API, held to it being there."""

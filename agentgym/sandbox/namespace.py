@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -203,7 +202,7 @@ class NamespaceBackend:
         self._lock = threading.RLock()
         self._launcher: Launcher | None = None
         self._can: Capabilities | None = None
-        self._open: weakref.WeakSet[GuestSandbox] = weakref.WeakSet()
+        self._open: set[GuestSandbox] = set()
         self._closed = False
 
     # the helper

@@ -52,9 +52,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_is_survived(case: Case, server: Server, host: Host, request: pytest.FixtureRequest) -> None:
-    wrong = judge(case, server, host)
-    if wrong and all("peak of" in w for w in wrong):
-        wrong = judge(case, server, host)  # the machine's memory is everybody's: somebody else may have taken some
+    if case.category == "resource":
+        request.getfixturevalue("alone")
+    for _ in range(3):  # the machine's memory is everybody's: somebody else may have taken some
+        wrong = judge(case, server, host)
+        if not wrong or not all("peak of" in w for w in wrong):
+            break
     if "docker" in request.node.name and case.name in DOCKER_EXCEPTIONS:
         assert wrong, f"{case.name} is survived now: take it off the list of exceptions"
         return

@@ -400,7 +400,7 @@ def test_a_snapshot_outlives_its_sandbox(backend: Backend) -> None:
 # limits
 
 
-def test_memory_is_bounded_in_total(backend: Backend) -> None:
+def test_memory_is_bounded_in_total(backend: Backend, alone: None) -> None:
     with backend.create(SandboxSpec(limits=Limits(memory=256 << 20, wall_s=30))) as box:
         code = (
             "import os, time\nfor _ in range(6):\n    if os.fork() == 0:\n"
@@ -411,7 +411,7 @@ def test_memory_is_bounded_in_total(backend: Backend) -> None:
         assert result.status == "oom" or int(result.text) >= 3
 
 
-def test_memory_of_one_program_ends_it_as_out_of_memory(box: Sandbox) -> None:
+def test_memory_of_one_program_ends_it_as_out_of_memory(box: Sandbox, alone: None) -> None:
     result = box.exec("x = []\nwhile True: x.append(bytearray(b'x') * (8 << 20))", timeout_s=30)
     assert result.status == "oom" or "MemoryError" in result.error_text
 

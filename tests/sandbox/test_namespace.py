@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import importlib.metadata
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentgym import sandbox
 from agentgym.errors import NotFoundError, UsageError
 from agentgym.sandbox import _seccomp, namespace, open_backend
 from agentgym.sandbox.namespace import NamespaceBackend
@@ -32,22 +34,34 @@ ROOT = Path(__file__).resolve().parents[2]
 # nothing is left behind
 
 
+OURS = 2_000_000_000
+"""User ids from here on belong to sandboxes that root made."""
+
+
 def footprint(launcher: int) -> dict[str, int]:
     """What there is of things that sandboxes are made of, on this machine and in our two processes."""
     children = [p for p in glob.glob("/proc/[0-9]*/stat") if _parent(p) in (launcher, os.getpid())]
     with open(f"/proc/{launcher}/mountinfo") as f:
         mounts = len(f.readlines())
     with open("/proc/sysvipc/shm") as f:
-        shared = len(f.readlines())
+        shared = [line for line in f.readlines()[1:] if int(line.split()[7]) >= OURS]
+    files = [e for place in ("/tmp", "/var/tmp", "/dev/shm") for e in os.scandir(place) if _owner(e) >= OURS]
     return {
         "descriptors of the host": len(os.listdir("/proc/self/fd")),
         "descriptors of the launcher": len(os.listdir(f"/proc/{launcher}/fd")),
         "threads": threading.active_count(),
         "children, zombies among them": len(children),
         "mounts of the launcher": mounts,
-        "shared memory": shared + len(os.listdir("/dev/shm")),
-        "files": len(os.listdir("/tmp")) + len(os.listdir("/var/tmp")),
+        "shared memory": len(shared),
+        "files": len(files),
     }
+
+
+def _owner(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_uid
+    except OSError:
+        return -1
 
 
 def _parent(stat: str) -> int:
@@ -195,6 +209,22 @@ def test_hundreds_of_sandboxes_live_at_once(namespace: Backend) -> None:
     finally:
         for box in boxes:
             box.close()
+
+
+def test_what_the_documentation_shows_runs() -> None:
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    scope: dict[str, object] = {}
+    exec(compile(code, "docs/security.md", "exec"), scope)
+    assert scope["answer"] == "42\n"
+    assert scope["state"] == {"data.csv": b"1,2\n"}
+
+
+def test_declared_backends_are_those_that_can_be_opened() -> None:
+    points = importlib.metadata.entry_points(group="agentgym.sandboxes")
+    declared = {p.name: p.value for p in points if p.value.startswith("agentgym.")}
+    assert declared == sandbox._PLACES
+    assert all(p.load().name == p.name for p in points if p.name in declared)
 
 
 # what cannot be had is refused
