@@ -156,6 +156,7 @@ class Guest:
 
     def serve(self) -> None:
         """Until the host hangs up."""
+        os.chdir(self.config["workspace"])  # where what it spawns starts
         wake_read, wake_write = os.pipe()
         for fd in (wake_read, wake_write):
             os.set_blocking(fd, False)

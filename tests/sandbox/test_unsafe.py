@@ -35,6 +35,7 @@ def test_it_speaks_the_protocol_and_leaves_nothing_behind(tmp_path: Path) -> Non
     with open_backend("unsafe_local", unsafe=True) as backend, backend.create() as box:
         assert box.exec("print(6 * 7)").text == "42\n"
         assert box.exec("exit 3", "bash").exit_code == 3
+        assert box.exec("pwd", "bash").text == box.exec("import os; print(os.getcwd())").text
         session = box.session("bash")
         assert session.run("x=1; sleep 987 & echo $!").text.strip().isdigit()
         pid = int(session.run("echo $!").text)
