@@ -160,6 +160,7 @@ class Guest:
         wake_read, wake_write = os.pipe()
         for fd in (wake_read, wake_write):
             os.set_blocking(fd, False)
+        _signal.signal(2, _signal.SIG_IGN)  # SIGINT, for which Python has a handler: what runs in here could raise it
         _signal.signal(17, _nothing)  # SIGCHLD, by the module in C: see `_prepare_child`
         _signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         self.wake = wake_read

@@ -94,7 +94,11 @@ class Launcher:
                 socket.send_fds(self._socket, [json.dumps(request).encode()], list(fds))
                 data = self._socket.recv(1 << 16)
             except OSError as e:
+                self._socket.close()
                 raise LauncherError(f"the sandbox launcher does not answer: {e}", gone=True) from None
+            except BaseException:  # Ctrl-C between question and answer: the next question would get this answer
+                self._socket.close()
+                raise
         if not data:
             raise LauncherError("the sandbox launcher has died", gone=True)
         answer: dict[str, Any] = json.loads(data)
@@ -102,6 +106,10 @@ class Launcher:
             where = f" ({answer['where']})" if "where" in answer else ""
             raise LauncherError(f"{answer['error']}{where}", errno=answer.get("errno", 0))
         return answer
+
+    def usable(self) -> bool:
+        """Whether it lives and questions and answers are in step."""
+        return self._socket.fileno() >= 0 and self.process.poll() is None
 
     def close(self) -> None:
         """Ends it and every sandbox that it made."""
@@ -217,8 +225,10 @@ class NamespaceBackend:
             if self._closed:
                 raise UsageError("this sandbox backend is closed")
             known = self._launcher
-            if known is not None and known.owner == os.getpid() and known.process.poll() is None:
-                return known
+            if known is not None and known.owner == os.getpid():
+                if known.usable():
+                    return known
+                known.close()
             if sys.platform != "linux":
                 raise SandboxUnavailableError(_elsewhere())
             try:

@@ -148,6 +148,30 @@ def test_a_launcher_that_dies_is_an_infrastructure_error_and_the_next_sandbox_ge
         assert groups_of(dead) == [], "the next launcher sweeps up after a killed one"
 
 
+def test_a_ctrl_c_between_question_and_answer_does_not_mix_up_later_answers() -> None:
+    with NamespaceBackend(packages=()) as backend:
+        backend.create().close()
+        launcher = backend.launcher()
+        os.kill(launcher.process.pid, signal.SIGSTOP)  # it takes its time
+
+        def interrupt(number: int, frame: object) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGUSR1, interrupt)
+        timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        timer.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                backend.create()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+            os.kill(launcher.process.pid, signal.SIGCONT)
+        timer.join()
+        with backend.create() as box:
+            assert box.exec("print(1)").text == "1\n"
+        assert backend.launcher() is not launcher
+
+
 def test_a_fork_of_the_host_cannot_end_its_parents_sandboxes(namespace: Backend) -> None:
     with namespace.create() as box:
         pid = os.fork()
@@ -225,6 +249,27 @@ def test_declared_backends_are_those_that_can_be_opened() -> None:
     declared = {p.name: p.value for p in points if p.value.startswith("agentgym.")}
     assert declared == sandbox._PLACES
     assert all(p.load().name == p.name for p in points if p.name in declared)
+
+
+def test_threads_make_use_and_end_sandboxes_at_the_same_time(namespace: Backend) -> None:
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        for n in range(6):
+            with namespace.create() as box:
+                box.put("n", f"{number}.{n}")
+                session = box.session("bash")
+                texts = [box.exec("print(open('n').read())").text, session.run("cat n; echo").text]
+                with box.fork() as twin:
+                    texts.append(twin.exec("cat n; echo", "bash").text)
+                wrong.extend(t for t in texts if t != f"{number}.{n}\n")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert wrong == []
 
 
 # what cannot be had is refused

@@ -485,7 +485,7 @@ CASES: tuple[Case, ...] = (
             for name in ("mem", "environ", "fd/0"):
                 try: open(f"/proc/{pid}/{name}", "rb"); print("ESCAPED opened", name, "of", pid)
                 except OSError as e: print(e)
-        for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGCHLD):
+        for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             try: os.kill(1, number)
             except OSError as e: print(e)
         print("DONE")

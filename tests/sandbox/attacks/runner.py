@@ -25,7 +25,7 @@ from typing import Any
 from tests.sandbox.attacks.cases import CASES, HIDDEN_TESTS, Case
 
 CANARY = "AGXCANARY_" + os.urandom(8).hex()
-MEMORY, SLACK = 512 << 20, 448 << 20
+MEMORY, SLACK = 512 << 20, 256 << 20
 """Bytes that a sandbox may have by default, and what launcher, judge and the kernel may need beside it."""
 THREADS = 64 + 24
 DISK = 96 << 20
