@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first process inside a sandbox: runs code and sessions for the host, collects their output, hands files in and out.
 
-The same file serves every backend. The host speaks to it over one byte stream in frames (`read_frame`); several requests
-may be under way at once. Standard library only and no import of agentgym: the namespace backend forks it from its
-launcher, the container backend sends its text into the container.
+The same file serves every backend. The host speaks to it over one byte stream in frames (`HEADER`); several requests may be
+under way at once. Standard library only and no import of agentgym: the namespace backend forks it from its launcher, the
+container backend sends its text into the container, which is why it is one file.
 
 What it does for the files' safety: it walks and opens them inside the sandbox, where no link can lead to the host.
 
@@ -56,7 +56,7 @@ def _nothing(number: int, frame: types.FrameType | None) -> None:
 class Stream:
     """One output of a run: keeps the first bytes, counts the rest."""
 
-    __slots__ = ("ended", "fd", "keep", "kept", "total")
+    __slots__ = ("ended", "fd", "keep", "kept", "retired", "run", "total")
 
     def __init__(self, fd: int, keep: int) -> None:
         self.fd = fd
@@ -64,6 +64,10 @@ class Stream:
         self.kept = bytearray()
         self.total = 0
         self.ended = False
+        self.run: Run | None = None
+        """What writes here now."""
+        self.retired = False
+        """Its run is over; what is left of it is read and dropped."""
 
     def drain(self, most: int = 1 << 20) -> bool:
         """Reads what is there; whether more may be waiting (a flood is read in portions, other work goes on between)."""
@@ -83,9 +87,9 @@ class Stream:
                 self.kept += data[:room]
         return True
 
-    def reset(self, keep: int) -> None:
+    def reset(self, run: Run) -> None:
         """For the next turn on the same pipe."""
-        self.keep, self.kept, self.total, self.ended = keep, bytearray(), 0, False
+        self.keep, self.kept, self.total, self.ended, self.run = run.keep, bytearray(), 0, False, run
 
 
 class Run:
@@ -144,7 +148,7 @@ class Guest:
         self.programs: dict[int, Run] = {}
         self.sessions: dict[int, Session] = {}
         self.opened = 0
-        self.again: list[tuple[Stream, Run | None]] = []
+        self.again: list[Stream] = []
         self.handlers: dict[int, Callable[[], None]] = {}
         self.poll = select.epoll()
         self.watch_at = 0.0
@@ -177,8 +181,8 @@ class Guest:
                     handler()
             if self.again:
                 again, self.again = self.again, []
-                for stream, run in again:
-                    self._readable(stream, run)
+                for stream in again:
+                    self._readable(stream)
             if due is not None and time.monotonic() >= due:
                 self._overdue()
                 if self.watch_at and time.monotonic() >= self.watch_at:
@@ -249,8 +253,8 @@ class Guest:
                 source = self._file(given)
                 opened.append(source)
             if len(script) > _SCRIPT_BYTES and request["lang"] == "bash":
-                run.script = f"{self.config['run']}/script{run.id}"
-                with open(run.script, "wb") as f:
+                run.script = f"{self.config['run']}/script-{os.urandom(8).hex()}"
+                with open(run.script, "xb") as f:
                     f.write(script)
             out_read, out_write = os.pipe()
             opened += [out_read, out_write]
@@ -322,19 +326,21 @@ class Guest:
     def _stream(self, fd: int, run: Run) -> Stream:
         os.set_blocking(fd, False)
         stream = Stream(fd, run.keep)
-        self.handlers[fd] = lambda: self._readable(stream, run)
+        stream.run = run
+        self.handlers[fd] = lambda: self._readable(stream)
         self.poll.register(fd, select.EPOLLIN | select.EPOLLET)
         return stream
 
-    def _readable(self, stream: Stream, run: Run | None) -> None:
-        if stream.fd < 0:
+    def _readable(self, stream: Stream) -> None:
+        run = stream.run
+        if stream.fd < 0 or (run is None and not stream.retired):
             return
         if stream.drain():
-            self.again.append((stream, run))
-        if run is None:
+            self.again.append(stream)
+        if stream.retired:
             if stream.ended:
                 self._shut(stream)
-        elif run.out.total + run.err.total > run.most and run.status == "ok":
+        elif run is not None and run.status == "ok" and run.out.total + run.err.total > run.most:
             run.status = "output"
             self._end_processes_of(run)
 
@@ -349,9 +355,8 @@ class Guest:
         if stream.ended:
             self._shut(stream)
         else:
-            stream.keep = 0
-            self.handlers[stream.fd] = lambda: self._readable(stream, None)
-            self._readable(stream, None)
+            stream.keep, stream.retired = 0, True
+            self._readable(stream)
 
     def _become(self, request: dict[str, Any], script: bytes, path: str, source: int, out: int, err: int) -> NoReturn:
         """The child: turns into the program. Never returns."""
@@ -395,7 +400,8 @@ class Guest:
             os.close(fd)
 
     def _finish(self, run: Run, code: int | None, cpu: float | None, **more: Any) -> None:
-        run.out.drain(), run.err.drain()
+        run.out.drain()
+        run.err.drain()
         status = run.status
         if status == "ok" and code == -signal.SIGKILL:
             status = "oom" if self._out_of_memory() else "killed"
@@ -568,12 +574,13 @@ class Guest:
         """Starts a session and says its number."""
         self.opened += 1
         number, kind = self.opened, request["lang"]
-        place = f"{self.config['run']}/{number}"
+        place = f"{self.config['run']}/{number}-{os.urandom(4).hex()}"  # not to be made by somebody else beforehand
         os.mkdir(place, 0o700)
         env = {**os.environ, **request["env"]}
         if kind == "bash":
             line_read, line_write = os.pipe()
             theirs, ours = line_read, line_write
+            os.set_blocking(ours, False)
             os.mkfifo(place + "/r", 0o600)
             # two lines for each turn, since an interrupt drops the rest of the first. The outputs are closed before the last
             # report. The shell reads its lines byte by byte, so they are short and name these files.
@@ -650,12 +657,13 @@ class Guest:
         """Pipes and code for a turn; what the session is to be told."""
         session.out = run.out = session.out or self._named_pipe(session, "o")
         session.err = run.err = session.err or self._named_pipe(session, "e")
-        run.out.reset(run.keep)
-        run.err.reset(run.keep)
+        run.out.reset(run)
+        run.err.reset(run)
         place, turn = session.place, session.turn
         if session.kind == "python" and len(blob) <= _INLINE:
             return _TURN.pack(turn, len(blob)) + blob
-        fd = os.open(place + "/code", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        # not to wait for ever, should what runs in here have put a pipe there
+        fd = os.open(place + "/code", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
             view = memoryview(blob)
             while view:
@@ -671,12 +679,7 @@ class Guest:
             os.unlink(path)
         os.mkfifo(path, 0o600)
         stream = Stream(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), 0)
-
-        def readable() -> None:
-            if session.run is not None and stream.fd >= 0:
-                self._readable(stream, session.run)
-
-        self.handlers[stream.fd] = readable
+        self.handlers[stream.fd] = lambda: self._readable(stream)
         self.poll.register(stream.fd, select.EPOLLIN | select.EPOLLET)
         return stream
 
@@ -714,7 +717,7 @@ class Guest:
         if run is None:
             return
         self._finish(run, code, None, **more)
-        session.run = None
+        session.run = run.out.run = run.err.run = None
         if not run.out.ended:  # a background job goes on writing there
             session.out = None
             self._retire(run.out)
@@ -765,7 +768,8 @@ class Guest:
         session = self.sessions.get(request["session"])
         if session is not None:
             spare = set(self.programs) | {s.pid for s in self.sessions.values() if s is not session}
-            os.kill(session.pid, signal.SIGSTOP)
+            with contextlib.suppress(OSError):
+                os.kill(session.pid, signal.SIGSTOP)
             members = self._descendants(session.pid)
             for pid in [session.pid, *members]:
                 if pid not in spare:
@@ -992,7 +996,7 @@ _OURS = open_standard_streams.__code__.co_filename
 def _as_main(name: str) -> types.ModuleType:
     """A fresh ``__main__``, and nothing of the sandbox's own modules left to import by accident."""
     modules = sys.modules
-    for module in ("_guest", "_linux", "_seccomp", "_launcher"):
+    for module in ("_guest", "_groups", "_linux", "_seccomp"):
         modules.pop(module, None)
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__

@@ -26,7 +26,8 @@ from typing import Any, Self
 
 from agentgym.errors import UsageError
 from agentgym.sandbox import _guest, _seccomp
-from agentgym.sandbox._client import Channel, ClosedError, GuestSandbox, KeptSnapshot, LateError
+from agentgym.sandbox._channel import Channel, ClosedError, LateError
+from agentgym.sandbox._client import GuestSandbox, KeptSnapshot
 from agentgym.sandbox.protocol import (
     Capabilities,
     SandboxError,

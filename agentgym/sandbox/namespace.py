@@ -24,7 +24,8 @@ from typing import Any, Self
 
 from agentgym.errors import UsageError
 from agentgym.sandbox import _guest
-from agentgym.sandbox._client import Channel, ClosedError, GuestSandbox, KeptSnapshot, LateError, SocketStream
+from agentgym.sandbox._channel import Channel, ClosedError, LateError, SocketStream
+from agentgym.sandbox._client import GuestSandbox, KeptSnapshot
 from agentgym.sandbox.protocol import (
     Capabilities,
     SandboxError,

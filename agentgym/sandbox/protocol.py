@@ -14,7 +14,7 @@ from typing import Literal, Protocol, Self
 
 import msgspec
 
-from agentgym.errors import InfrastructureError, UsageError
+from agentgym.errors import AgentGymError, InfrastructureError, UsageError
 
 Language = Literal["python", "bash"]
 
@@ -31,6 +31,10 @@ class SandboxError(InfrastructureError):
 
 class SandboxDeadError(SandboxError):
     """The sandbox is gone: closed, killed with a run that could not be ended otherwise, or died. Its files are gone too."""
+
+
+class SandboxExhaustedError(AgentGymError):
+    """What runs in the sandbox has used up the processes or files that a new session needs: the doing of the code in it."""
 
 
 class SandboxUnavailableError(UsageError):
@@ -246,7 +250,7 @@ class Sandbox(Protocol):
         """Runs code in a fresh process, or a program by its arguments.
 
         Args:
-            code: Python or shell source.
+            code: Python or shell source; up to 8 MiB, as `stdin`.
             lang: what `code` is.
             argv: instead of `code`: a program and its arguments.
             stdin: what it can read.
@@ -261,7 +265,11 @@ class Sandbox(Protocol):
         ...
 
     def session(self, lang: Language = "bash", *, env: Mapping[str, str] | None = None) -> Session:
-        """Starts a stateful shell or interpreter."""
+        """Starts a stateful shell or interpreter.
+
+        Raises:
+            SandboxExhaustedError: what runs in the sandbox has left no room for it.
+        """
         ...
 
     def put(self, path: str, data: bytes | str, *, mode: int = 0o644) -> None:

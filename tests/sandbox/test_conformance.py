@@ -17,6 +17,7 @@ from agentgym.sandbox.protocol import (
     Sandbox,
     SandboxDeadError,
     SandboxError,
+    SandboxExhaustedError,
     SandboxFileError,
     SandboxSpec,
 )
@@ -275,12 +276,18 @@ def test_code_that_forges_the_end_of_its_turn_harms_only_itself(box: Sandbox) ->
 
 def test_code_that_breaks_what_its_session_needs_ends_the_session_by_its_own_doing(box: Sandbox) -> None:
     session = box.session("bash")
-    result = session.run("sleep 300 & cd /run; for d in */; do rm -f $d/o $d/code; mkdir -p $d/o/x $d/code/x; done")
+    session.run("sleep 300 & cd /run; for d in */; do rm -f $d/code; mkfifo $d/code; done")  # nobody reads from it
     result = session.run("echo next", timeout_s=2)
-    if result.status == "ok":  # it was reading from a pipe that is still open
-        result = session.run("echo next", timeout_s=2)
-    assert result.status in ("error", "timeout", "killed")
+    assert (result.status, result.exit_code, result.session_over) == ("error", None, True)
+    assert not session.alive
     assert box.exec("print(6 * 7)").text == "42\n"
+    assert box.session("bash").run("echo fine").text == "fine\n"
+
+
+def test_code_that_is_too_long_is_refused_before_it_is_sent(box: Sandbox) -> None:
+    for action in (lambda: box.exec("#" * (9 << 20)), lambda: box.exec("1", stdin=b"x" * (9 << 20))):
+        with pytest.raises(UsageError, match="put\\(\\) it as a file"):
+            action()
 
 
 def test_code_that_uses_up_all_processes_gets_results_and_no_exceptions(backend: Backend) -> None:
@@ -292,6 +299,8 @@ def test_code_that_uses_up_all_processes_gets_results_and_no_exceptions(backend:
             assert result.status == "error"
             assert result.exit_code is None
             assert "nothing could be started" in result.error_text
+            with pytest.raises(SandboxExhaustedError):
+                box.session(lang)  # type: ignore[arg-type]
         session.close()
         for _ in range(100):
             if box.exec("print(1)").ok:
