@@ -122,6 +122,16 @@ def fresh(backend: NamespaceBackend, launcher: int, rounds: int) -> None:
     value = report("fresh sandbox with numpy and sympy imported", measure(run, 50, rounds, launcher))
     told("the same over an unisolated python -I", value / bare, "ratio", 1.5)
     report("fresh sandbox, nothing run", measure(empty, 50, rounds, launcher))
+    waits = []
+    with NamespaceBackend(spare=2) as ready:
+        ready.create().close()
+        for _ in range(20):
+            ready._spares.wait()
+            start = time.perf_counter()
+            box = ready.create()
+            waits.append((time.perf_counter() - start) * 1000)
+            box.close()
+    print(json.dumps({"bench": "sandbox", "what": "wait for a spare sandbox", "wall_ms": round(statistics.median(waits), 3)}))
 
 
 def warm(backend: NamespaceBackend, launcher: int, rounds: int) -> None:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -129,7 +129,7 @@ class _Box:
 
     def __init__(self, launcher: Launcher, spec: SandboxSpec, store: str | None, path: str) -> None:
         limits = spec.limits
-        self._launcher = launcher
+        self.launcher = launcher
         ours, theirs = socket.socketpair()
         env = {
             "PATH": path,
@@ -178,7 +178,7 @@ class _Box:
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel killed something in it since the last question."""
         try:
-            count: int = self._launcher.ask({"do": "oom", "number": self._number})["oom"]
+            count: int = self.launcher.ask({"do": "oom", "number": self._number})["oom"]
         except LauncherError:
             return False
         more, self._seen = count > self._seen, count
@@ -186,13 +186,88 @@ class _Box:
 
     def kill(self) -> bool:
         """Ends it from outside."""
-        if self._launcher.owner != os.getpid():
+        if self.launcher.owner != os.getpid():
             return False
         try:
-            count: int = self._launcher.ask({"do": "kill", "number": self._number})["oom"]
+            count: int = self.launcher.ask({"do": "kill", "number": self._number})["oom"]
         except LauncherError:
             return False  # the launcher is gone, and its sandboxes with it
         return count > self._seen
+
+
+class _Spares:
+    """Sandboxes made ahead by a thread, for whoever asks next for the same as the last one did."""
+
+    def __init__(self, count: int, make: Callable[[SandboxSpec], _Box]) -> None:
+        self._count = count
+        self._make = make
+        self._changed = threading.Condition()
+        self._spec: SandboxSpec | None = None
+        self._ready: list[_Box] = []
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._owner = os.getpid()
+
+    def take(self, spec: SandboxSpec, launcher: Launcher) -> _Box | None:
+        """A fresh sandbox that is ready, or None."""
+        if self._count <= 0 or self._owner != os.getpid():
+            return None
+        with self._changed:
+            stale = [box for box in self._ready if self._spec != spec or box.launcher is not launcher]
+            self._ready = [box for box in self._ready if box not in stale]
+            self._spec = spec
+            box = self._ready.pop(0) if self._ready else None
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._fill, name="agentgym-sandboxes", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        _discard(stale)
+        return box
+
+    def _fill(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or len(self._ready) < self._count)
+                spec = self._spec
+                if self._closed or spec is None:
+                    return
+            try:
+                made = self._make(spec)
+            except Exception:  # whoever asks next is told why, by trying it himself
+                with self._changed:
+                    if not self._closed:
+                        self._changed.wait()
+                continue
+            with self._changed:
+                wanted = not self._closed and self._spec == spec
+                if wanted:
+                    self._ready.append(made)
+                    self._changed.notify_all()
+            if not wanted:
+                _discard([made])
+
+    def wait(self, timeout_s: float = 30) -> bool:
+        """Until all that are wanted are ready; whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._ready) >= self._count, timeout_s)
+
+    def close(self) -> None:
+        """Ends those that nobody took, and the thread."""
+        if self._owner != os.getpid():
+            return
+        with self._changed:
+            self._closed = True
+            left, self._ready = self._ready, []
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(60)
+        _discard(left)
+
+
+def _discard(boxes: list[_Box]) -> None:
+    for box in boxes:
+        box.channel.close()
+        box.kill()
 
 
 class NamespaceBackend:
@@ -201,11 +276,15 @@ class NamespaceBackend:
     Args:
         packages: distributions that sandboxed Python can import, with what they require; none of the host's others.
         preimport: modules imported beforehand; None: those of `packages`.
+        spare: how many sandboxes to keep ready for the next who asks for the same spec. Making one takes as long, but nobody
+            waits for it.
     """
 
     name = "namespace"
 
-    def __init__(self, packages: Sequence[str] = ("numpy", "sympy"), preimport: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, packages: Sequence[str] = ("numpy", "sympy"), preimport: Sequence[str] | None = None, *, spare: int = 0
+    ) -> None:
         self._packages = tuple(packages)
         self._preimport = tuple(packages if preimport is None else preimport)
         self._lock = threading.RLock()
@@ -213,6 +292,7 @@ class NamespaceBackend:
         self._can: Capabilities | None = None
         self._open: set[GuestSandbox] = set()
         self._closed = False
+        self._spares = _Spares(spare, lambda spec: self._new_box(spec, None))
 
     # the helper
 
@@ -291,7 +371,11 @@ class NamespaceBackend:
         return GuestSandbox(self, spec, snapshot)
 
     def make_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> _Box:
-        """Starts an instance."""
+        """An instance: one that is ready, or a new one."""
+        ready = self._spares.take(spec, self.launcher()) if snapshot is None else None
+        return ready or self._new_box(spec, snapshot)
+
+    def _new_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> _Box:
         launcher = self.launcher()
         try:
             return _Box(launcher, spec, self._store(launcher, snapshot), self._path(launcher))
@@ -340,6 +424,7 @@ class NamespaceBackend:
 
     def close(self) -> None:
         """Ends everything that it made."""
+        self._spares.close()
         with self._lock:
             self._closed = True
             launcher, self._launcher = self._launcher, None

@@ -272,6 +272,28 @@ def test_threads_make_use_and_end_sandboxes_at_the_same_time(namespace: Backend)
     assert wrong == []
 
 
+def test_spare_sandboxes_are_ready_before_they_are_asked_for_and_leave_nothing_behind() -> None:
+    with NamespaceBackend(packages=(), spare=2) as backend:
+        with backend.create() as first:
+            assert first.exec("print(1)").text == "1\n"
+        for _ in range(3):
+            assert backend._spares.wait()
+            ready = [box.pid for box in backend._spares._ready]
+            with backend.create() as box:
+                assert box._box is not None
+                assert box._box.pid == ready[0]  # type: ignore[attr-defined]
+                assert box.exec("import os; print(os.listdir())").text == "[]\n"
+        other = SandboxSpec(limits=Limits(pids=20))
+        with backend.create(other) as box:
+            assert box.spec == other
+            assert not any(os.path.exists(f"/proc/{pid}") for pid in ready), "those of another spec are ended"
+        assert backend._spares.wait()
+        launcher = backend.launcher().process.pid
+        waiting = [box.pid for box in backend._spares._ready]
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in [launcher, *waiting])
+    assert not [t for t in threading.enumerate() if t.name == "agentgym-sandboxes"]
+
+
 # what cannot be had is refused
 
 
