@@ -7,6 +7,7 @@ Standard library only and no import of agentgym: this file is also loaded, by it
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import os
 import time
@@ -23,7 +24,7 @@ class Groups:
         self.parents: list[tuple[str, int]] = []
         """(our folder, fd of the one above): after the change of root there are no paths any more."""
         self.count = 0
-        self.limits: dict[str, tuple[int, float | None]] = {}
+        self.limits: dict[str, tuple[int, float | None, int]] = {}
         self.why = ""
         """Why there are none."""
         self.free: list[str] = []
@@ -72,26 +73,37 @@ class Groups:
             if self.kind == "v2":
                 with open(f"{folder}/cgroup.subtree_control", "w") as f:
                     f.write("+memory +pids +cpu")
-            os.mkdir(path)
+            try:
+                os.mkdir(path)
+            except OSError:
+                if controller == "cpu":  # shares of processors are offered where they can be had
+                    continue
+                raise
             self.parents.append((path, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
             if self.kind == "v2":
                 with open(f"{path}/cgroup.subtree_control", "w") as f:
                     f.write("+memory +pids +cpu")
             self.bases[controller] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self.bases[controller], fcntl.LOCK_EX | fcntl.LOCK_NB)  # held while this process lives
         if self.kind == "v2":
             self.bases["cpu"] = self.bases["memory"]
 
     @staticmethod
     def _sweep(folder: str) -> None:
-        """Removes what a launcher that was killed left behind."""
+        """Removes what a launcher that was killed left behind: nobody holds the lock any more."""
         for path in glob.glob(folder + "/agentgym-*"):
-            pid = path.rsplit("-", 1)[1]
-            if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for inner in [*glob.glob(path + "/*/"), path]:
-                    try:
-                        os.rmdir(inner)
-                    except OSError:
-                        continue
+                    os.rmdir(inner)
+            except OSError:
+                pass  # it lives, or its last processes are still going
+            finally:
+                os.close(fd)
 
     def _write(self, controller: str, path: str, value: object) -> None:
         fd = os.open(path, os.O_WRONLY, dir_fd=self.bases[controller])
@@ -109,7 +121,7 @@ class Groups:
             name = str(self.count)
             for base in set(self.bases.values()):
                 os.mkdir(name, dir_fd=base)
-        if self.limits.get(name) != (spec["memory"], spec["cpus"]):
+        if self.limits.get(name) != (spec["memory"], spec["cpus"], spec["pids"]):
             quota = int(spec["cpus"] * 100_000) if spec["cpus"] else 0
             if second:
                 self._write("memory", f"{name}/memory.max", spec["memory"])
@@ -121,7 +133,7 @@ class Groups:
                 self._write("memory", f"{name}/memory.limit_in_bytes", spec["memory"])
                 if "cpu" in self.bases:
                     self._write("cpu", f"{name}/cpu.cfs_quota_us", quota or -1)
-            self.limits[name] = (spec["memory"], spec["cpus"])
+            self.limits[name] = (spec["memory"], spec["cpus"], spec["pids"])
         self._write("memory", f"{name}/cgroup.procs", pid)
         if spec["cpus"] and not second:
             self._write("cpu", f"{name}/cgroup.procs", pid)
