@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a sandbox costs: CPU milliseconds per operation, of this process, the launcher and everything inside together.
+
+Prints one JSON line per measurement: the median over rounds, the least of them, wall milliseconds, and the bar where there
+is one. Bars are CPU times or ratios within one run, so that they hold on a busy machine.
+
+    python bench/sandbox.py
+    python bench/sandbox.py --only fresh,turns --docker
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from agentgym.sandbox.namespace import NamespaceBackend
+from agentgym.sandbox.protocol import Limits, Sandbox, SandboxSpec
+
+LIBRARIES = "import numpy, sympy"
+
+
+class Cost:
+    """CPU and wall milliseconds per operation, one entry a round."""
+
+    def __init__(self) -> None:
+        self.cpu: list[float] = []
+        self.wall: list[float] = []
+
+
+def used_s(launcher: int | None) -> float:
+    """CPU seconds so far of this process, its reaped children, and a launcher with its reaped sandboxes."""
+    total = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        total += usage.ru_utime + usage.ru_stime
+    if launcher is not None:
+        with open(f"/proc/{launcher}/stat") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def measure(action: Callable[[int], None], count: int, rounds: int, launcher: int | None = None) -> Cost:
+    cost = Cost()
+    for _ in range(rounds):
+        cpu, wall = used_s(launcher), time.perf_counter()
+        action(count)
+        cost.wall.append((time.perf_counter() - wall) * 1000 / count)
+        cost.cpu.append((used_s(launcher) - cpu) * 1000 / count)
+    return cost
+
+
+def report(what: str, cost: Cost, bar: float | None = None, **more: Any) -> float:
+    value = statistics.median(cost.cpu)
+    line = {
+        "bench": "sandbox",
+        "what": what,
+        "cpu_ms": round(value, 3),
+        "least": round(min(cost.cpu), 3),
+        "wall_ms": round(statistics.median(cost.wall), 3),
+        "bar": bar,
+        **more,
+    }
+    if bar is not None:
+        line["within"] = value <= bar
+    print(json.dumps(line), flush=True)
+    return value
+
+
+def told(what: str, value: float, unit: str, bar: float, *, at_least: bool = False, **more: Any) -> None:
+    within = value >= bar if at_least else value <= bar
+    print(
+        json.dumps({"bench": "sandbox", "what": what, unit: round(value, 3), "bar": bar, "within": within, **more}), flush=True
+    )
+
+
+def programs(command: list[str]) -> Callable[[int], None]:
+    def run(count: int) -> None:
+        for _ in range(count):
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    return run
+
+
+def bare_python(rounds: int) -> float:
+    """The cheapest unisolated ``python -I`` here; interpreters differ in what their site-packages do at the start."""
+    found = {os.path.realpath(p) for p in (sys._base_executable, "/usr/bin/python3") if os.path.exists(p)}  # type: ignore[attr-defined]
+    costs = {p: measure(programs([p, "-I", "-c", "pass"]), 20, rounds) for p in sorted(found)}
+    return min(report("unisolated python -I", cost, interpreter=path) for path, cost in costs.items())
+
+
+def peers(rounds: int) -> None:
+    report("unisolated python importing numpy and sympy", measure(programs([sys.executable, "-c", LIBRARIES]), 2, rounds))
+    bwrap = shutil.which("bwrap")
+    if bwrap:
+        shown = ["--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"]
+        command = [bwrap, "--unshare-all", *shown, "--proc", "/proc", "--dev", "/dev", "/usr/bin/python3", "-I", "-c", "pass"]
+        report("bwrap, python -I", measure(programs(command), 20, rounds))
+
+
+def fresh(backend: NamespaceBackend, launcher: int, rounds: int) -> None:
+    bare = bare_python(rounds)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            with backend.create() as box:
+                assert box.exec(LIBRARIES).ok
+
+    def empty(count: int) -> None:
+        for _ in range(count):
+            backend.create().close()
+
+    value = report("fresh sandbox with numpy and sympy imported", measure(run, 50, rounds, launcher))
+    told("the same over an unisolated python -I", value / bare, "ratio", 1.5)
+    report("fresh sandbox, nothing run", measure(empty, 50, rounds, launcher))
+    waits = []
+    with NamespaceBackend(spare=2) as ready:
+        ready.create().close()
+        for _ in range(20):
+            ready._spares.wait()
+            start = time.perf_counter()
+            box = ready.create()
+            waits.append((time.perf_counter() - start) * 1000)
+            box.close()
+    print(json.dumps({"bench": "sandbox", "what": "wait for a spare sandbox", "wall_ms": round(statistics.median(waits), 3)}))
+
+
+def warm(backend: NamespaceBackend, launcher: int, rounds: int) -> None:
+    for lang, code in (("python", LIBRARIES), ("bash", "true")):
+
+        def run(count: int, lang: Any = lang, code: str = code) -> None:
+            with backend.create() as box:
+                for _ in range(count):
+                    assert box.exec(code, lang).ok
+
+        report(f"warm execution, {lang}", measure(run, 200, rounds, launcher), bar=5.0)
+
+
+def turns(backend: NamespaceBackend, launcher: int, rounds: int) -> None:
+    for lang, code in (("python", "x = 1"), ("bash", "x=1")):
+
+        def run(count: int, lang: Any = lang, code: str = code) -> None:
+            with backend.create() as box:
+                session = box.session(lang)
+                for _ in range(count):
+                    session.run(code)
+
+        report(f"stateful turn, {lang}", measure(run, 3000, rounds, launcher), bar=0.3)
+
+
+def forks(backend: NamespaceBackend, launcher: int, rounds: int) -> None:
+    with backend.create() as box:
+        box.exec("mkdir d; for i in $(seq 1000); do head -c 20000 /dev/zero > d/f$i; done", "bash")
+        taking = measure(lambda count: box.snapshot().close(), 1, rounds, launcher)
+        report("snapshot of 1,000 files, 20 MB", taking)
+        snapshot = box.snapshot()
+
+        def fork(count: int) -> None:
+            for _ in range(count):
+                box.fork(snapshot).close()
+
+        def empty(count: int) -> None:
+            for _ in range(count):
+                backend.create().close()
+
+        fork(1)  # laid out once, for all forks
+        plain, forked = Cost(), Cost()
+        for _ in range(rounds):  # in turns, so that a busy moment hits both
+            for cost, action in ((plain, empty), (forked, fork)):
+                one = measure(action, 50, 1, launcher)
+                cost.cpu += one.cpu
+                cost.wall += one.wall
+        value = report("fork of 1,000 files", forked)
+        told("fork over a fresh sandbox", value - statistics.median(plain.cpu), "cpu_ms", 2.0)
+        assert len(box.fork(snapshot).tree(most_files=3000).files) == 1000
+        snapshot.close()
+
+
+def alive(backend: NamespaceBackend, launcher: int, rounds: int) -> None:
+    """Many at once, each idle after it has run something."""
+    boxes: list[Any] = []
+    start = time.perf_counter()
+    try:
+        spec = SandboxSpec(limits=Limits(memory=128 << 20))
+        boxes.extend(backend.create(spec) for _ in range(500))
+        answers = sum(box.exec("print(1)").text == "1\n" for box in boxes)
+        told("sandboxes alive at once", answers, "count", 500, at_least=True, seconds=round(time.perf_counter() - start, 1))
+        private = []
+        for box in boxes[:50]:
+            try:
+                with open(f"/proc/{box._box.pid}/smaps_rollup") as f:
+                    private.append(sum(int(line.split()[1]) for line in f if line.startswith("Private_")) / 1024)
+            except PermissionError:
+                break  # only root may look into them
+        if private:
+            told("private memory of an idle sandbox", statistics.median(private), "MiB", 4.0)
+    finally:
+        for box in boxes:
+            box.close()
+
+
+def docker(rounds: int) -> None:
+    """Against the engine that ``DOCKER_HOST`` names. CPU is this process's alone: the engine's is another's."""
+    from agentgym.sandbox.engine import DockerBackend
+
+    with DockerBackend() as backend:
+        backend.capabilities()
+
+        def run(count: int) -> None:
+            for _ in range(count):
+                with backend.create() as box:
+                    box.exec("pass")
+
+        report("docker: fresh container with python", measure(run, 3, rounds))
+        with backend.create() as box:
+            _docker_turns(box, rounds)
+
+
+def _docker_turns(box: Sandbox, rounds: int) -> None:
+    def execute(count: int) -> None:
+        for _ in range(count):
+            box.exec("pass")
+
+    report("docker: execution in a running container", measure(execute, 30, rounds))
+    for lang, code in (("python", "x = 1"), ("bash", "x=1")):
+        session = box.session(lang)  # type: ignore[arg-type]
+        waits = []
+        for _ in range(500):
+            start = time.perf_counter()
+            session.run(code)
+            waits.append((time.perf_counter() - start) * 1000)
+        told(f"docker: stateful turn, {lang}, median wall", statistics.median(waits), "wall_ms", 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="fresh,warm,turns,forks,alive,peers")
+    parser.add_argument("--docker", action="store_true", help="also against a container engine")
+    args = parser.parse_args()
+    chosen = args.only.split(",")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard) if soft < 4096 else soft, hard))
+    with NamespaceBackend() as backend:
+        backend.capabilities()
+        launcher = backend.launcher().process.pid
+        for action in (fresh, warm, turns, forks, alive):
+            if action.__name__ in chosen:
+                action(backend, launcher, args.rounds)
+    if "peers" in chosen:
+        peers(args.rounds)
+    if args.docker:
+        docker(args.rounds)
+
+
+if __name__ == "__main__":
+    main()
