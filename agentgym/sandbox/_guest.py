@@ -125,8 +125,6 @@ class Session:
         self.err: Stream | None = None
         self.turn = 0
         self.run: Run | None = None
-        self.code: int | None = None
-        """Exit code of the turn, while its end is being waited for."""
 
 
 class Guest:
@@ -582,12 +580,12 @@ class Guest:
             theirs, ours = line_read, line_write
             os.set_blocking(ours, False)
             os.mkfifo(place + "/r", 0o600)
-            # two lines for each turn, since an interrupt drops the rest of the first. The outputs are closed before the last
-            # report. The shell reads its lines byte by byte, so they are short and name these files.
+            # two lines for each turn, since an interrupt drops the rest of the first. The outputs are closed before the report.
+            # The shell reads its lines byte by byte, so they are short and name these files.
             with open(place + "/a", "w") as f:
                 f.write(f"exec >{place}/o 2>{place}/e\n. {place}/code </dev/null\n")
             with open(place + "/b", "w") as f:
-                f.write(f"printf '%d %d\\n' $1 $? >{place}/r\nexec >/dev/null 2>&1\nprintf '%d done\\n' $1 >{place}/r\n")
+                f.write(f"_agentgym=$?\nexec >/dev/null 2>&1\nprintf '%d %d\\n' $1 $_agentgym >{place}/r\n")
         else:
             a, b = socket.socketpair()
             theirs, ours = a.detach(), b.detach()
@@ -648,7 +646,7 @@ class Guest:
             with contextlib.suppress(OSError):
                 os.kill(session.pid, signal.SIGKILL)
             return
-        session.run, session.code = run, None
+        session.run = run
         with contextlib.suppress(OSError):  # it has just died: its end is about to be reaped, and ends the turn
             os.write(session.control, message)
         self._watch_soon()
@@ -705,12 +703,9 @@ class Guest:
             return
         for line in data.split(b"\n"):
             word, _, rest = line.partition(b" ")
-            if word != b"%d" % session.turn:
-                continue
-            if rest == b"done":
-                self._turn_over(session, session.code)
+            if word == b"%d" % session.turn:
+                self._turn_over(session, int(rest) if rest.isdigit() and len(rest) < 4 else 1)
                 return
-            session.code = int(rest) if rest.isdigit() and len(rest) < 4 else 1
 
     def _turn_over(self, session: Session, code: int | None, **more: Any) -> None:
         run = session.run
