@@ -36,6 +36,8 @@ WALL_S = 60.0
 MOST_WORKERS = min(4, os.cpu_count() or 1)
 """At the same time, for one process; further callers wait, which is not counted against their answer."""
 
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHOME")
+
 _numbers = itertools.count(1)
 
 
@@ -44,10 +46,9 @@ class _Worker:
 
     def __init__(self) -> None:
         script = Path(__file__).with_name("math_worker.py")
-        # mpmath and SymPy are found where this process would find them
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        for name in ("PYTHONSTARTUP", "PYTHONINSPECT", "COVERAGE_PROCESS_START", "PYTHONWARNINGS"):
-            env.pop(name, None)
+        # mpmath and SymPy are found where this process would find them; keys and tokens are none of a worker's business
+        env = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
         self.process = subprocess.Popen(
             [sys.executable, "-s", "-S", "-P", str(script), str(MOST_BYTES)],
             stdin=subprocess.PIPE,

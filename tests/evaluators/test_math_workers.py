@@ -62,6 +62,12 @@ def test_a_worker_is_started_when_it_is_needed_and_kept() -> None:
     assert worker_pids() == [pid]
 
 
+def test_a_worker_knows_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "sk-123")
+    verdicts()
+    assert "SOME_API_KEY" not in psutil.Process(worker_pids()[0]).environ()
+
+
 def test_64_threads_get_the_same_verdicts_from_few_workers() -> None:
     golds = [(g, t) for g, t in (TRUE, FALSE, ("42", r"\boxed{42}"), (r"\sin 2x", r"\boxed{2\sin x\cos x}"))] * 64
     expected = [grade(g, t) for g, t in golds]
