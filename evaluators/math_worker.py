@@ -35,6 +35,9 @@ MOST_EXTRA = 900
 POINTS = 6
 """Points at which expressions with variables are compared."""
 
+UNREAD = b"\xff" * 8
+"""Stands for the number of a request that is there and has not been read; it is told as 0."""
+
 _CALCULUS = ("sum", "prod", "int", "lim")
 
 
@@ -290,8 +293,10 @@ def serve(owner: int, under_way: mmap.mmap) -> None:
             if os.getppid() != parent or not alive(owner):
                 return
             continue
+        under_way[:8] = UNREAD
         line = receive()
         if not line:
+            under_way[:8] = bytes(8)
             return
         waited = 0.0
         number, cpu_s, *request = json.loads(line)
@@ -303,8 +308,9 @@ def serve(owner: int, under_way: mmap.mmap) -> None:
         begun = time.process_time()
         verdict = answer(request)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        under_way[:8] = bytes(8)
+        # told first: where this process is killed in between, it is told twice, which does no harm
         tell(number, verdict, time.process_time() - begun)
+        under_way[:8] = bytes(8)
 
 
 def tell(number: int, verdict: str, cpu_s: float = 0.0) -> None:
@@ -356,9 +362,10 @@ def main() -> int:
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
             return 0
-        number = int.from_bytes(under_way[:8], "little")
+        pending = under_way[:8]
         under_way[:8] = bytes(8)
-        if number:
+        if any(pending):
+            number = 0 if pending == UNREAD else int.from_bytes(pending, "little")
             tell(number, "timeout" if os.WTERMSIG(status) == signal.SIGPROF else "died")
 
 

@@ -85,7 +85,7 @@ class _Worker:
                 while b"\n" in heard:
                     first, _, heard = heard.partition(b"\n")
                     told, outcome, used = json.loads(first)
-                    if told == number:
+                    if told in (number, 0):  # 0: the worker's child was killed before it had read the number
                         return outcome, cpu_s if outcome == "timeout" else used
         except (OSError, ValueError):
             return None
