@@ -28,109 +28,32 @@ DEEPEST = 40
 """Brackets inside each other."""
 
 FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "log",
-        "ln",
-        "exp",
-        "sqrt",
-        "abs",
-        "floor",
-        "ceil",
-        "gcd",
-        "lcm",
-        "min",
-        "max",
-        "det",
-    ]
-)
+    (
+        "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln",
+        "exp", "sqrt", "abs", "floor", "ceil", "gcd", "lcm", "min", "max", "det",
+    )
+)  # fmt: skip
 _ALIAS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log"}
 _CALCULUS = frozenset(("sum", "prod", "int", "lim", "iint", "oint"))
 _GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "varepsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "vartheta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "rho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "varphi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Sigma",
-        "Upsilon",
-        "Phi",
-        "Psi",
-        "Omega",
-        "ell",
-        "hbar",
-        "triangle",
-        "angle",
-        "Re",
-        "Im",
-    ]
-)
+    (
+        "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota",
+        "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi", "omega",
+        "Gamma", "Delta", "Theta", "Lambda", "Xi", "Sigma", "Upsilon", "Phi", "Psi", "Omega", "ell", "hbar",
+        "triangle", "angle", "Re", "Im",
+    )
+)  # fmt: skip
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "\\le": "<=", "\\leq": "<=", "\\ge": ">=",
     "\\geq": ">=", "\\ne": "!=", "\\neq": "!=", "\\lt": "<", "\\gt": ">", "\\in": "in", "\\approx": "~", "\\equiv": "==",
     "\\leqslant": "<=", "\\geqslant": ">=", "==": "=", "\\sim": "~", "\\notin": "notin", "\\to": "to",
 }  # fmt: skip
 _WORDS = frozenset(
-    [
-        "no",
-        "not",
-        "nor",
-        "is",
-        "are",
-        "if",
-        "to",
-        "at",
-        "of",
-        "than",
-        "but",
-        "yes",
-        "was",
-        "for",
-        "by",
-        "as",
-        "so",
-        "the",
-        "any",
-        "all",
-    ]
-)
+    (
+        "no", "not", "nor", "is", "are", "if", "to", "at", "of", "than", "but", "yes", "was", "for", "by", "as", "so",
+        "the", "any", "all",
+    )
+)  # fmt: skip
 _OPERATORS = frozenset(("+", "-", "*", "/", "\\cdot", "\\times", "\\div", "\\pm", "\\mp"))
 
 
