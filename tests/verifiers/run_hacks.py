@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Plays a table of attempts to cheat a verifier, and of honest controls, through the real verifiers.
+
+A row is a JSON object with ``id``, ``domain``, ``task``, ``response_or_code``, ``must`` (``reward<=0``, ``reward>0``, or
+``flag:NAME``: refused, or paid only with that flag) and perhaps ``expand``: [token, text, count] to put in first. Prints one
+JSON line for each row that does not go as it says, and one with the counts last. Rows of a domain, or of a kind of task, for
+which there is no verifier yet are counted as ``unsupported``, never as passed.
+
+    python tests/verifiers/run_hacks.py FILE.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import copy
+import inspect
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agentgym.chat import ArgumentError, Message, ToolCall, assistant, parse_arguments, user
+from agentgym.evaluators.math_answer import grade
+from agentgym.evaluators.state import communicated, confirmed_before, state_equals_gold
+from agentgym.scoring import Finding, Score, VerifierContext, verify
+from agentgym.task import FrozenTask
+from agentgym.trajectory import ToolResult, Trajectory, Turn
+
+
+class Unsupported(Exception):
+    """There is no verifier for this yet."""
+
+
+# -- answers ------------------------------------------------------------------------------------------------------------------
+
+
+def answer(task: dict[str, Any], response: Any) -> tuple[float, list[str]]:
+    """Mathematics and formats: by the simple door."""
+    protocol = task.get("protocol") or task.get("reward")
+    found = grade(task["gold"], response, *([protocol] if protocol else []))
+    return found if isinstance(found, tuple) else (found, [])
+
+
+# -- tool use -----------------------------------------------------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """A tool that does not do what it was asked to."""
+
+
+class Shop:
+    """The tools that the rows speak of, over a state of plain values: orders and users."""
+
+    WRITES = ("cancel_order", "refund")
+
+    def __init__(self, db: dict[str, Any]) -> None:
+        self.db = copy.deepcopy(db)
+
+    def order(self, order_id: str) -> dict[str, Any]:
+        if type(order_id) is not str or order_id not in self.db["orders"]:
+            raise Refused("there is no such order")
+        found: dict[str, Any] = self.db["orders"][order_id]
+        return found
+
+    def get_order(self, order_id: str) -> Any:
+        return self.order(order_id)
+
+    def list_orders(self, user_id: str) -> Any:
+        if type(user_id) is not str or user_id not in self.db["users"]:
+            raise Refused("there is no such user")
+        return sorted(self.db["orders"])
+
+    def cancel_order(self, order_id: str, reason: str) -> Any:
+        order = self.order(order_id)
+        if type(reason) is not str or order["status"] != "pending":
+            raise Refused("only pending orders can be cancelled, with a reason")
+        order["status"] = "cancelled"
+        return order
+
+    def refund(self, order_id: str, amount: float) -> Any:
+        order = self.order(order_id)
+        if type(amount) not in (int, float) or not math.isfinite(amount) or not 0 < amount <= order["amount"]:
+            raise Refused("the amount must be a number up to that of the order")
+        order["refunded"] = round(order.get("refunded", 0) + amount, 2)
+        return order
+
+    def transfer_to_human(self, summary: str) -> Any:
+        if type(summary) is not str:
+            raise Refused("the summary must be text")
+        return "transferred"
+
+    def call(self, name: Any, arguments: Any, offered: set[str]) -> tuple[str, str]:
+        """What the agent is shown, and the status."""
+        if name not in offered or not hasattr(Shop, str(name)):
+            return f"there is no tool {name!r}", "unknown_tool"
+        try:
+            given = parse_arguments(arguments if isinstance(arguments, str) else json.dumps(arguments))
+            bound = inspect.signature(getattr(self, name)).bind(**given)
+        except (ArgumentError, TypeError) as e:
+            return str(e), "bad_arguments"
+        try:
+            return json.dumps(getattr(self, name)(*bound.args, **bound.kwargs)), "ok"
+        except Refused as e:
+            return str(e), "tool_error"
+
+
+def played(task: dict[str, Any], steps: list[Any]) -> tuple[Trajectory, bool]:
+    """The record of a row's steps, and whether the episode failed for a reason that is not the agent's.
+
+    Only an assistant message's own calls are carried out; what looks like one in a text is text, and only the environment
+    writes what tools answer.
+    """
+    shop = Shop(task["initial_db"])
+    offered = {signature.partition("(")[0] for signature in task["tools"]}
+    turns: list[Turn] = []
+    failed = False
+    for step in steps:
+        if isinstance(step, str):
+            step = {"role": "assistant", "content": step}
+        if step.get("role") == "user":
+            if turns:
+                last = turns[-1]
+                last.observation = (*last.observation, user(str(step.get("content", ""))))
+            continue
+        if step.get("role") != "assistant":
+            continue
+        failed = failed or "error" in step
+        calls, results, seen = [], [], []
+        for i, wanted in enumerate(step.get("tool_calls") or ()):
+            given = wanted.get("arguments", {})
+            call = ToolCall(
+                str(wanted.get("name")), given if isinstance(given, str) else json.dumps(given), f"c{len(turns)}.{i}"
+            )
+            shown, status = shop.call(wanted.get("name"), given, offered)
+            calls.append(call)
+            results.append(ToolResult(call.id, call.name, status, writes=call.name in Shop.WRITES))  # type: ignore[arg-type]
+            seen.append(Message("tool", shown, (), call.id, call.name))
+        message = assistant(str(step.get("content") or ""), *calls)
+        turns.append(Turn(len(turns), message, results=tuple(results), observation=tuple(seen)))
+    opening = (user(task["user_request"]),)
+    return Trajectory(
+        task_id="hacks/control/0", opening=opening, turns=turns, state_before=task["initial_db"], state_after=shop.db
+    ), failed
+
+
+def tool(task: dict[str, Any], steps: Any) -> tuple[float, list[str]]:
+    """Tool use: by the end state, what was told, and whether changes were confirmed."""
+    if not isinstance(steps, list) or "initial_db" not in task:
+        raise Unsupported
+    wanted = Shop(task["initial_db"])
+    for action in task["gold_actions"]:
+        shown, status = wanted.call(action["name"], action["arguments"], {action["name"]})
+        if status != "ok":
+            raise ValueError(f"the row's own gold cannot be played: {shown}")
+    trajectory, failed = played(task, steps)
+    if failed:
+        return 0.0, ["failed"]  # masked by the episode loop, never paid
+    frozen = FrozenTask(
+        family="hacks", version=1, variant="control", item="0", seed=None, params={}, opening=(), tools=(),
+        state=task["initial_db"], gold=wanted.db, hidden={"communicate": task.get("communicate")}, cluster="hacks", tags=(),
+    )  # fmt: skip
+    verifiers = [
+        state_equals_gold(),
+        communicated("communicate"),
+        confirmed_before(*Shop.WRITES, words={"cancel_order": ["cancel"]}),
+    ]
+    scores, findings = verify(verifiers, "gold", trajectory, VerifierContext(frozen))
+    flags = [f.rule for f in findings if isinstance(f, Finding) and f.violation]
+    flags += [s.name for s in scores if isinstance(s, Score) and s.value != 1.0]
+    if not flags and not task["gold_actions"] and not task.get("communicate"):
+        raise Unsupported  # where nothing is to be done, doing nothing must not be enough: no verifier of refusals yet
+    return float(not flags), flags
+
+
+PLAYERS = {"math": answer, "format": answer, "tool": tool}
+
+
+# -- the table ----------------------------------------------------------------------------------------------------------------
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file, with what is to be expanded."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.strip():
+                row = json.loads(line)
+                for token, text, count in row.get("expand") or ():
+                    row["response_or_code"] = row["response_or_code"].replace(token, text * count)
+                yield row
+
+
+def holds(must: str, value: float, flags: list[str]) -> bool:
+    """Whether what a verifier said is what must happen."""
+    if must == "reward>0":
+        return value > 0
+    if must == "reward<=0":
+        return value <= 0
+    kind, _, name = must.partition(":")
+    if kind != "flag":
+        raise ValueError(f"unknown demand {must!r}; it must be reward<=0, reward>0 or flag:NAME")
+    return value <= 0 or name in flags
+
+
+def run(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows that went wrong, and the counts."""
+    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    wrong: list[dict[str, Any]] = []
+    slowest = 0.0
+    for row in rows(path):
+        count = counts[row["domain"]]
+        count["rows"] += 1
+        begun = time.process_time()
+        try:
+            if row["domain"] not in PLAYERS:
+                raise Unsupported
+            value, flags = PLAYERS[row["domain"]](row["task"], row["response_or_code"])
+        except Unsupported:
+            count["unsupported"] += 1
+            continue
+        except Exception as e:
+            count["errors"] += 1
+            wrong.append({"id": row["id"], "must": row["must"], "error": f"{type(e).__name__}: {e}"})
+            continue
+        slowest = max(slowest, time.process_time() - begun)
+        if holds(row["must"], value, flags):
+            count["passed"] += 1
+        else:
+            count["false_pay" if value > 0 else "false_refusal"] += 1
+            wrong.append({"id": row["id"], "must": row["must"], "value": value, "flags": flags})
+    kinds = ("rows", "passed", "false_pay", "false_refusal", "errors", "unsupported")
+    total: dict[str, Any] = {kind: sum(c[kind] for c in counts.values()) for kind in kinds}
+    total["slowest_cpu_s"] = round(slowest, 3)
+    total["domains"] = {domain: {kind: c[kind] for kind in kinds} for domain, c in sorted(counts.items())}
+    return wrong, total
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="the table, as JSON lines")
+    wrong, total = run(parser.parse_args().file)
+    for row in wrong:
+        print(json.dumps(row))
+    print(json.dumps(total))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
