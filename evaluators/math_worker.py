@@ -49,7 +49,7 @@ class Evaluator:
     """Values with mpmath; remembers by how many digits the numbers on the way differ in size."""
 
     def __init__(self, env: dict[str, Any]) -> None:
-        import mpmath  # type: ignore[import-untyped]
+        import mpmath
 
         self.mp = mpmath.mp
         self.env = env
@@ -189,7 +189,7 @@ def worked_out(tree: Any) -> Any:
 
 
 def _calculus(tree: Any) -> Any:
-    import sympy  # type: ignore[import-untyped]
+    import sympy
 
     name, *parts = tree[1:]
     body = parts.pop()

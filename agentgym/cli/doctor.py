@@ -29,7 +29,7 @@ from agentgym.report.text import plain
 Status = Literal["ok", "note", "problem"]
 
 DISTRIBUTION = "agentgym-harness"
-BASE = ("gymnasium", "numpy", "msgspec", "zstandard", "rich", "textual", "math-verify")
+BASE = ("gymnasium", "numpy", "msgspec", "zstandard", "rich", "textual", "sympy")
 EXTRAS = ("datasets", "litellm", "pettingzoo", "ray", "torch", "transformers")
 KEYS = (
     "ANTHROPIC_API_KEY",

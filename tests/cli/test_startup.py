@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-SLOW = {"numpy", "gymnasium", "rich", "textual", "msgspec", "zstandard", "sqlite3", "asyncio", "xllamacpp", "math_verify"}
+SLOW = {"numpy", "gymnasium", "rich", "textual", "msgspec", "zstandard", "sqlite3", "asyncio", "xllamacpp", "sympy", "mpmath"}
 
 
 def test_help_imports_nothing_that_costs(fresh_python: Callable[..., str]) -> None:

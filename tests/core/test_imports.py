@@ -14,7 +14,7 @@ import agentgym
 HEAVY = set(
     """
     torch transformers litellm openai anthropic docker ray pettingzoo datasets pandas scipy matplotlib
-    textual rich xllamacpp math_verify sympy zstandard sqlite3 asyncio http.client urllib.request multiprocessing
+    textual rich xllamacpp sympy mpmath zstandard sqlite3 asyncio http.client urllib.request multiprocessing
     """.split()  # noqa: SIM905
 )
 
