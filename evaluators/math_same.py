@@ -62,7 +62,7 @@ def same(a: Node, g: Node, budget: Budget) -> bool:
             if len(several[0]) != len(several[1]):
                 return False
             return all(same(x, y, budget) for x, y in zip(several[0], several[1], strict=True))
-        return _same_items(several[0], several[1], budget)
+        return _same_items(several[0], several[1], budget, once=a[0] != "set")
     a, g = several[0][0], several[1][0]
     if a[0] in ("rel", "chain") or g[0] in ("rel", "chain"):
         return _same_relation(a, g, budget)
@@ -128,15 +128,19 @@ def _with_signs(node: Any, choice: list[int]) -> Any:
     return tuple(_with_signs(n, choice) for n in node)
 
 
-def _same_items(a: tuple[Node, ...], g: tuple[Node, ...], budget: Budget) -> bool:
-    """Whether each of the one is among the other, in any order."""
+def _same_items(a: tuple[Node, ...], g: tuple[Node, ...], budget: Budget, *, once: bool = False) -> bool:
+    """Whether each of the one is among the other, in any order.
+
+    With ``once``, an answer may not list what it has listed already: "1, -2 or 1" hedges, and {1, -2, 1} is just a set.
+    """
     if max(len(a), len(g)) > MOST_ITEMS:
         raise TooLarge
     if not a or not g:
         return not a and not g
     left = list(range(len(g)))
     for item in a:
-        found = next((j for j in range(len(g)) if same(item, g[j], budget)), None)
+        among = left if once else range(len(g))
+        found = next((j for j in among if same(item, g[j], budget)), None)
         if found is None:
             return False
         if found in left:

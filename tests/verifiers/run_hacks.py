@@ -185,9 +185,15 @@ PLAYERS = {"math": answer, "format": answer, "tool": tool}
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file, with what is to be expanded."""
     with path.open(encoding="utf-8") as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
             if line.strip():
-                row = json.loads(line)
+                try:
+                    row = json.loads(line)
+                    missing = [k for k in ("id", "domain", "task", "response_or_code", "must") if k not in row]
+                except ValueError as e:
+                    sys.exit(f"{path}:{number} is not JSON: {e}")
+                if missing:
+                    sys.exit(f"{path}:{number} is no row of a hack table: it has no {', '.join(missing)}")
                 for token, text, count in row.get("expand") or ():
                     row["response_or_code"] = row["response_or_code"].replace(token, text * count)
                 yield row
