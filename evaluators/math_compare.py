@@ -79,7 +79,7 @@ def compare(answer: str, gold: str) -> Verdict:
 
 
 def _compared(answer: str, gold: str) -> Verdict:
-    budget = Budget()
+    budget = Budget(once=_OR.search(answer) is not None)
     begin_work()
     try:
         tree = _tree(gold)
@@ -116,6 +116,7 @@ def _parsed(text: str) -> Node:
 
 _remembered_tree = functools.lru_cache(maxsize=1024)(_parsed)
 _NAMED = re.compile(r"^(?:\\(?:text|mathrm|textbf|mbox)\s?\{[A-Za-z0-9 ,.']*\}|[A-Za-z][A-Za-z ]{3,40})\s*(?:=|:)\s*(?!=)")
+_OR = re.compile(r"\bor\b", re.IGNORECASE)
 _DIGITS_APART = re.compile(r"[0-9]\s+[0-9]")
 _NEGATED = re.compile(r"\b(?:not|never|no|wrong|incorrect|isn't)\b", re.IGNORECASE)
 # 1,22 is 1.22 where a comma is the decimal sign; 1,5 may be two answers, and 1,234 is a thousand

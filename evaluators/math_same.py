@@ -27,9 +27,14 @@ class Undecided(Exception):
 
 
 class Budget:
-    """CPU that is left for workers."""
+    """CPU that is left for workers, and how strictly lists are taken.
 
-    def __init__(self) -> None:
+    Args:
+        once: whether an answer that repeats what it has listed already is refused: with an "or" in it, it hedges.
+    """
+
+    def __init__(self, *, once: bool = False) -> None:
+        self.once = once
         self.left = CPU_TOTAL_S
         self.flags: set[str] = set()
 
@@ -62,7 +67,7 @@ def same(a: Node, g: Node, budget: Budget) -> bool:
             if len(several[0]) != len(several[1]):
                 return False
             return all(same(x, y, budget) for x, y in zip(several[0], several[1], strict=True))
-        return _same_items(several[0], several[1], budget, once=a[0] != "set")
+        return _same_items(several[0], several[1], budget, once=budget.once)
     a, g = several[0][0], several[1][0]
     if a[0] in ("rel", "chain") or g[0] in ("rel", "chain"):
         return _same_relation(a, g, budget)
@@ -131,7 +136,7 @@ def _with_signs(node: Any, choice: list[int]) -> Any:
 def _same_items(a: tuple[Node, ...], g: tuple[Node, ...], budget: Budget, *, once: bool = False) -> bool:
     """Whether each of the one is among the other, in any order.
 
-    With ``once``, an answer may not list what it has listed already: "1, -2 or 1" hedges, and {1, -2, 1} is just a set.
+    With ``once``, an answer may not list again what it has listed already.
     """
     if max(len(a), len(g)) > MOST_ITEMS:
         raise TooLarge
