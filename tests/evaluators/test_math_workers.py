@@ -170,13 +170,16 @@ def test_workers_that_are_killed_under_way_cost_no_verdict() -> None:
 def test_a_worker_that_is_stopped_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdicts() == RIGHT
     worker = psutil.Process(worker_pids()[0])
-    for process in (*worker.children(), worker):
+    children = worker.children()
+    for process in (*children, worker):
         process.suspend()
     monkeypatch.setattr(math_workers, "WALL_S", 0.5)
     assert same_value(parse("2"), parse("2"))[0] in ("same", "died")
     monkeypatch.undo()
     assert verdicts() == RIGHT
     wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    for process in children:
+        process.kill()  # stopped as it is, it cannot notice that nobody wants it any more
 
 
 def test_cpu_time_ends_a_question_and_not_the_worker() -> None:
