@@ -127,6 +127,7 @@ class Processes(Scheduler):
         try:
             await asyncio.gather(*tasks)
         except BaseException:
+            self._told_to_stop = True  # whoever dies now is not replaced
             for process in self._running.values():
                 assert process.stdin is not None
                 process.stdin.close()  # for a worker, the end of its input is the end of its run

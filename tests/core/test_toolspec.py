@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentgym.chat import ArgumentError, ToolCall
+from agentgym.chat import ArgumentError, ToolCall, parse_arguments
 from agentgym.env import ToolEnv, tool
 from agentgym.errors import DefinitionError
 from agentgym.toolspec import ToolFunction, parse_google_docstring, sample_arguments, tools_of
@@ -389,3 +389,35 @@ def test_a_tool_survives_pickling_and_copying_after_use() -> None:
 
 def test_a_docstring_without_arguments_is_all_description() -> None:
     assert parse_google_docstring("Does.\n\n  Indented.\n\nNote: this\nReturns: that") == ("Does.\n\n  Indented.", {})
+
+
+# -- the quick way through arguments, and the thorough one --------------------------------------------------------------
+
+
+def _pay(account: str, cents: int, share: float = 1.0, loud: bool = False) -> None:
+    """Pays."""
+
+
+_values = st.one_of(
+    st.integers(-(2**65), 2**65).map(str), st.floats(allow_nan=True).map(repr), st.booleans().map(lambda b: str(b).lower()),
+    st.text(max_size=5).map(json.dumps), st.sampled_from(["null", "[]", "{}", '"a:b"', '"\\ud800"', "1e400", "NaN", "01"]),
+)  # fmt: skip
+_pairs = st.lists(st.tuples(st.sampled_from(["account", "cents", "share", "loud", "other", "a:b"]), _values), max_size=5)
+
+
+@given(_pairs)
+@example([("account", '"x"'), ("cents", "1")])
+@example([("account", '"x"'), ("account", '"y"')])
+@example([("account", '"x"'), ("cents", str(2**64))])
+def test_arguments_read_in_one_go_are_those_that_the_thorough_way_accepts(pairs: list[tuple[str, str]]) -> None:
+    function = ToolFunction(_pay)
+    assert function.spec.parameters["required"] == ["account", "cents"]  # and the quick way is made ready
+    text = "{" + ", ".join(f"{json.dumps(key)}: {value}" for key, value in pairs) + "}"
+
+    def outcome(parse: Callable[[], dict[str, Any]]) -> Any:
+        try:
+            return [(key, type(value), value) for key, value in parse().items()]
+        except ArgumentError as e:
+            return str(e)
+
+    assert outcome(lambda: function.parse(ToolCall("_pay", text))) == outcome(lambda: function.convert(parse_arguments(text)))

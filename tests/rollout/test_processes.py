@@ -140,7 +140,7 @@ def test_processes_that_die_again_and_again_end_the_run_in_words_and_the_rest_ca
 def test_the_money_is_that_of_all_processes_together(tmp_path: Path, policies: Path) -> None:
     run = agentgym.evaluate(Guess, f"{policies}:Slow", limit=200, processes=2, concurrency=4, max_cost=10.0, runs=tmp_path)
     assert "its limit of $10.00 is reached" in (run.stopped or "")
-    spent = sum(e.cost_usd if hasattr(e, "cost_usd") else 0.0 for e in run.episodes())
+    spent = sum(e.cost_usd for e in run.episodes())
     assert 10.0 <= spent < 30.0
     assert run.status == "interrupted"
 

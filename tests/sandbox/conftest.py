@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backends for the sandbox tests, and a deadline for each test: none of them may hang."""
+"""Backends for the sandbox tests, and ways to become a plain user."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
@@ -22,23 +20,6 @@ from tests.sandbox.engine import running
 ROOT = Path(__file__).resolve().parents[2]
 USER = 54321
 """A user that exists nowhere, whom tests become that need a plain one."""
-DEADLINE_S = 120
-
-
-@pytest.fixture(autouse=True)
-def deadline(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Each test has two minutes, or what its mark ``deadline`` says."""
-    mark = request.node.get_closest_marker("deadline")
-    seconds = mark.args[0] if mark else DEADLINE_S
-
-    def over(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"{request.node.name} took more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")
