@@ -407,6 +407,7 @@ _pairs = st.lists(st.tuples(st.sampled_from(["account", "cents", "share", "loud"
 
 @given(_pairs)
 @example([("account", '"x"'), ("cents", "1")])
+@example([("account", '"x"'), ("account", '"y"'), ("cents", "1")])
 @example([("account", '"x"'), ("account", '"y"')])
 @example([("account", '"x"'), ("cents", str(2**64))])
 def test_arguments_read_in_one_go_are_those_that_the_thorough_way_accepts(pairs: list[tuple[str, str]]) -> None:
