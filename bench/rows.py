@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens a second that become training rows: one JSON line.
 
-    python bench/rows.py --episodes 500 --turns 8
+python bench/rows.py --episodes 500 --turns 8
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ def main() -> None:
     begun = time.process_time()
     tokens = sum(len(row.token_ids) for p in played for row in linearize(p).rows)
     cpu = time.process_time() - begun
-    print(json.dumps({"bench": "rows", **vars(args), "tokens": tokens, "cpu_s": round(cpu, 3), "tokens_per_cpu_s": round(tokens / cpu)}))
+    print(
+        json.dumps(
+            {"bench": "rows", **vars(args), "tokens": tokens, "cpu_s": round(cpu, 3), "tokens_per_cpu_s": round(tokens / cpu)}
+        )
+    )
 
 
 if __name__ == "__main__":
