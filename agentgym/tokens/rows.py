@@ -255,11 +255,19 @@ def _built(
         n = end - start
         tally.lost_tokens += len(kept.output_ids) - n
         turn_ids[start:end] = index
+        told = kept.logprobs[:n]
+        if kept.mask is None and train is None and n and np.isfinite(told).all():  # the usual turn, written in one go
+            mask[start:end] = 1
+            logprobs[start:end] = told
+            if kept.versions is not None:
+                versions[start:end] = kept.versions[:n]
+            rewards[end - 1] = turn.reward
+            continue
         allowed = np.ones(n, bool) if kept.mask is None else kept.mask[:n] != 0
         if train is not None and index not in train:
             allowed[:] = False
         tally.excluded_tokens += n - int(allowed.sum())
-        known = np.isfinite(kept.logprobs[:n])
+        known = np.isfinite(told)
         nameless = int((allowed & ~known).sum())
         if nameless:
             if unknown == "refuse":
@@ -270,7 +278,7 @@ def _built(
             tally.unknown_logprobs += nameless
         allowed &= known
         mask[start:end] = allowed
-        logprobs[start:end] = np.where(allowed, kept.logprobs[:n], 0.0)
+        logprobs[start:end] = np.where(allowed, told, 0.0)
         if kept.versions is not None:
             versions[start:end] = np.where(allowed, kept.versions[:n], -1)
         if turn.reward:
