@@ -131,4 +131,7 @@ def combined(components: Mapping[str, Advantages], weights: Mapping[str, float])
         raise UsageError(f"weights are for {sorted(weights)}, components are {sorted(components)}: name each once")
     if not components:
         raise UsageError("there is no component to combine")
-    return np.sum([weights[name] * components[name].values for name in components], axis=0)
+    total = np.zeros(len(next(iter(components.values())).values))
+    for name, component in components.items():
+        total += weights[name] * component.values
+    return total
