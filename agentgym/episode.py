@@ -105,7 +105,7 @@ async def play(
     in_thread = threads is not None and core.blocking
     bare = env is core and not in_thread and type(core).step is ChatEnv.step  # then nothing can come between
     try:
-        options = {"task": task, "frozen": frozen}
+        options = {"task": task, "frozen": frozen, "trial": trial}
         observation, _ = await _run(threads, lambda: env.reset(options=options)) if in_thread else env.reset(options=options)
         started = True
         trajectory = core.trajectory
@@ -314,16 +314,27 @@ def _finish(env: gymnasium.Env[Any, Any], core: ChatEnv, truncation: str, base: 
         truncation: name of the limit.
         base: what it paid for the last turn, before wrappers.
     """
-    reward = base + core.finish(truncation)
-    wrappers: list[gymnasium.RewardWrapper[Any, Any]] = []
+    turns = core.trajectory.turns
+    delivered = turns[-1].reward if turns else 0.0
+    extra = core.finish(truncation)
+    wrappers: list[Any] = []
     while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, gymnasium.RewardWrapper):
+        if isinstance(env, gymnasium.RewardWrapper) or hasattr(env, "finish_reward"):
             wrappers.append(env)
         env = env.env
-    if wrappers and core.trajectory.turns:
+    if not wrappers or not turns:
+        return
+    if any(hasattr(w, "finish_reward") for w in wrappers):
+        # some keep account of what they have delivered, and are told of what comes on top of it
         for wrapper in reversed(wrappers):
-            reward = float(wrapper.reward(reward))
-        core.trajectory.turns[-1].reward = reward
+            own = getattr(wrapper, "finish_reward", None)
+            extra = float(own(extra)) if own else float(wrapper.reward(extra)) - float(wrapper.reward(0.0))
+        turns[-1].reward = delivered + extra
+        return
+    reward = base + extra
+    for wrapper in reversed(wrappers):
+        reward = float(wrapper.reward(reward))
+    turns[-1].reward = reward
 
 
 @functools.lru_cache(maxsize=64)
