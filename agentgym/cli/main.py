@@ -158,6 +158,24 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
 
     c = commands.add_parser(
+        "report",
+        help="what a run says of alignment: who was exposed to what, and who gave in",
+        description="Capability and alignment of a run: each dimension with its exposures and interval, the worst\nfirst;"
+        " what each variant changes against its control; violations with their addresses.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    c.add_argument("run", nargs="?", default="latest", metavar="RUN", help="the newest by default")
+    c.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    c.add_argument("--markdown", metavar="FILE", help="write it as Markdown")
+    c.add_argument("--html", metavar="FILE", help="write it as one HTML file, with a plot")
+    c.add_argument("--flags", type=int, default=20, metavar="N", help="most violations that are listed (20)")
+    c.add_argument(
+        "--random-gold", type=float, metavar="X", help="gold of the random oracle on these tasks: below it, no headline"
+    )
+    c.add_argument("--runs", metavar="DIR", help="folder of runs")
+
+    c = commands.add_parser(
         "view",
         help="look at runs, episodes and turns in the terminal",
         description="Opens the viewer: on the newest run, on a run, or on the turn of an episode. ? shows its keys.",
