@@ -205,6 +205,26 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--json", action="store_true", help="one JSON value a line")
     c.add_argument("--runs", metavar="DIR", help="folder of runs to check (default $AGENTGYM_RUNS, else runs/)")
 
+    c = commands.add_parser(
+        "validate",
+        help="check that tasks are fit to judge and to train by",
+        description="Lets the oracles of tasks play them: honest work must be paid in full and break no rule, giving in\n"
+        "must be found out, doing nothing and acting at random must not pay; quotes, replays, leaks and\nmalformed actions are"
+        " tried. Exit code 1 if a check fails.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    c.add_argument("tasks", nargs="*", metavar="TASK", help="family, prefix, or file.py[:Class]")
+    c.add_argument("--all", action="store_true", help="every family that there is")
+    c.add_argument("--seeds", type=int, default=3, metavar="N", help="tasks of each environment and variant (3)")
+    c.add_argument("--variant", action="append", dest="variants", metavar="NAME", help="only this one; may be repeated")
+    c.add_argument(
+        "-T", action="append", default=[], dest="params", metavar="NAME=VALUE", help="environment parameter; may be repeated"
+    )
+    c.add_argument("--data", metavar="PATH", help="data file, for environments over data sets")
+    c.add_argument("--json", action="store_true", help="one JSON value a line for each environment")
+    c.add_argument("-v", "--verbose", action="store_true", help="every check, not the failed ones alone")
+
     c = commands.add_parser("new", help="start a file of your own", allow_abbrev=False)
     c.add_argument("kind", choices=("task",), help="task: an environment with its oracles, ready to run")
     c.add_argument("path", metavar="FILE.py", help="file to make; it must not exist")
