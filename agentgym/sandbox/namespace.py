@@ -16,27 +16,24 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from agentgym.errors import UsageError
 from agentgym.sandbox import _guest
-from agentgym.sandbox._channel import Channel, ClosedError, LateError, SocketStream
-from agentgym.sandbox._client import GuestSandbox, KeptSnapshot
+from agentgym.sandbox._backend import GuestBackend, await_guest, environment, kept
+from agentgym.sandbox._channel import Channel, SocketStream
+from agentgym.sandbox._client import KeptSnapshot
 from agentgym.sandbox.protocol import (
     Capabilities,
     SandboxError,
     SandboxSpec,
     SandboxUnavailableError,
     Snapshot,
-    check_spec,
 )
 
 _START_S = 60.0
-_READY_S = 30.0
 
 
 class LauncherError(Exception):
@@ -131,19 +128,7 @@ class _Box:
         limits = spec.limits
         self.launcher = launcher
         ours, theirs = socket.socketpair()
-        env = {
-            "PATH": path,
-            "HOME": "/workspace",
-            "USER": "agent",
-            "LOGNAME": "agent",
-            "LANG": "C.UTF-8",
-            "LC_ALL": "C.UTF-8",
-            "TMPDIR": "/tmp",
-            "TERM": "dumb",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            **spec.env,
-        }
+        env = {"PATH": path, **environment(spec)}
         asked = {
             "memory": limits.memory,
             "pids": limits.pids,
@@ -165,15 +150,13 @@ class _Box:
         self.pid: int = made["pid"]
         self.channel = Channel(SocketStream(ours))
         try:
-            reply, _ = self.channel.wait(0, time.monotonic() + _READY_S)
-        except (ClosedError, LateError) as e:
+            await_guest(self.channel, "the sandbox")
+        except BaseException as e:
             self.channel.close()
             self.kill()
-            raise LauncherError("the sandbox did not start" + (" in time" if isinstance(e, LateError) else "")) from None
-        if reply.error is not None:
-            self.channel.close()
-            self.kill()
-            raise LauncherError(reply.error)
+            if isinstance(e, SandboxError):
+                raise LauncherError(str(e)) from None
+            raise
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel killed something in it since the last question."""
@@ -270,7 +253,7 @@ def _discard(boxes: list[_Box]) -> None:
         box.kill()
 
 
-class NamespaceBackend:
+class NamespaceBackend(GuestBackend):
     """Makes sandboxes out of Linux namespaces.
 
     Args:
@@ -285,12 +268,11 @@ class NamespaceBackend:
     def __init__(
         self, packages: Sequence[str] = ("numpy", "sympy"), preimport: Sequence[str] | None = None, *, spare: int = 0
     ) -> None:
+        super().__init__()
         self._packages = tuple(packages)
         self._preimport = tuple(packages if preimport is None else preimport)
-        self._lock = threading.RLock()
         self._launcher: Launcher | None = None
         self._can: Capabilities | None = None
-        self._open: set[GuestSandbox] = set()
         self._closed = False
         self._spares = _Spares(spare, lambda spec: self._new_box(spec, None))
 
@@ -359,17 +341,6 @@ class NamespaceBackend:
 
     # sandboxes
 
-    def create(self, spec: SandboxSpec | None = None, snapshot: Snapshot | None = None) -> GuestSandbox:
-        """A new sandbox.
-
-        Raises:
-            UsageError: the spec asks for what cannot be enforced.
-            SandboxUnavailableError: this machine does not allow it.
-        """
-        spec = spec or SandboxSpec()
-        check_spec(spec, self.capabilities())
-        return GuestSandbox(self, spec, snapshot)
-
     def make_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> _Box:
         """An instance: one that is ready, or a new one."""
         ready = self._spares.take(spec, self.launcher()) if snapshot is None else None
@@ -384,20 +355,19 @@ class NamespaceBackend:
 
     def _store(self, launcher: Launcher, snapshot: Snapshot | None) -> str | None:
         """Where the launcher has a snapshot laid out; done once for each."""
-        if snapshot is None:
+        files = kept(snapshot)
+        if files is None:
             return None
-        if not isinstance(snapshot, KeptSnapshot):
-            raise UsageError(f"{type(snapshot).__name__} is no snapshot of this backend")
         with self._lock:
-            known = snapshot.places.get(launcher)
+            known = files.places.get(launcher)
             if known is None:
-                name = self._lay_out(launcher, snapshot)
+                name = self._lay_out(launcher, files)
 
                 def free() -> None:
                     with contextlib.suppress(LauncherError):
                         launcher.ask({"do": "drop", "store": name})
 
-                known = snapshot.places[launcher] = (name, free)
+                known = files.places[launcher] = (name, free)
         return str(known[0])
 
     @staticmethod
@@ -412,34 +382,15 @@ class NamespaceBackend:
             f.flush()
             return str(launcher.ask({"do": "store"}, [f.fileno()])["store"])
 
-    def adopt(self, sandbox: GuestSandbox) -> None:
-        """To be closed with the backend."""
-        with self._lock:
-            self._open.add(sandbox)
-
-    def forget(self, sandbox: GuestSandbox) -> None:
-        """It is closed."""
-        with self._lock:
-            self._open.discard(sandbox)
-
     def close(self) -> None:
         """Ends everything that it made."""
         self._spares.close()
         with self._lock:
             self._closed = True
             launcher, self._launcher = self._launcher, None
-            sandboxes = list(self._open)
-        if launcher is None:
-            return
-        for sandbox in sandboxes:
-            sandbox.close()
-        launcher.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        super().close()
+        if launcher is not None:
+            launcher.close()
 
 
 def shown_packages(names: Sequence[str]) -> list[tuple[str, str]]:
