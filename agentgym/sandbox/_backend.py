@@ -7,7 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from agentgym.errors import UsageError
 from agentgym.sandbox._channel import Channel, ClosedError, LateError
@@ -59,7 +59,10 @@ def kept(snapshot: Snapshot | None) -> KeptSnapshot | None:
     return snapshot
 
 
-def filled(box: Box, snapshot: Snapshot | None) -> Box:
+_Made = TypeVar("_Made", bound=Box)
+
+
+def filled(box: _Made, snapshot: Snapshot | None) -> _Made:
     """A fresh box, the files of a snapshot copied into it; a box that will not take them is ended.
 
     Raises:

@@ -35,17 +35,6 @@ from agentgym.sandbox.protocol import (
 )
 
 DEFAULT_IMAGE = "python:3.12-slim"
-_BOOT = """
-import sys
-source = b""
-while len(source) < int(sys.argv[1]):
-    source += sys.stdin.buffer.raw.read(int(sys.argv[1]) - len(source))
-import json, types
-guest = types.ModuleType("_guest")
-sys.modules["_guest"] = guest
-exec(compile(source, "_guest.py", "exec"), guest.__dict__)
-guest.serve_container(json.loads(sys.argv[2]))
-"""
 
 
 class _Attached:
@@ -175,7 +164,7 @@ class _Box:
             # no working_dir: the engine would make the folder as root, and its mode would win over the tmpfs option
             self._id = api.create_container(
                 image,
-                ["python3", "-I", "-u", "-c", _BOOT, str(len(source)), json.dumps(config)],
+                ["python3", "-I", "-u", "-c", _guest.BOOT, str(len(source)), json.dumps(config)],
                 stdin_open=True,
                 user="65534:65534",
                 hostname="sandbox",

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.errors import UsageError
-from agentgym.sandbox import _guest
-from agentgym.sandbox._backend import GuestBackend, await_guest, environment, kept
+from agentgym.sandbox import _disk, _guest
+from agentgym.sandbox._backend import GuestBackend, await_guest, environment, filled, kept
 from agentgym.sandbox._channel import Channel, SocketStream
 from agentgym.sandbox._client import KeptSnapshot
 from agentgym.sandbox.protocol import (
     Capabilities,
+    Limits,
     SandboxError,
     SandboxSpec,
     SandboxUnavailableError,
@@ -139,12 +140,19 @@ class _Box:
             "address_space": limits.address_space or 2 * limits.memory + (512 << 20),
             "env": env,
         }
+        disk = -1
         with theirs:
             try:
-                made = launcher.ask({"do": "create", "spec": asked, "store": store}, [theirs.fileno()])
+                if limits.disk > limits.memory:
+                    disk = _disk.make(limits.disk, limits.inodes)
+                given = [theirs.fileno()] if disk < 0 else [theirs.fileno(), disk]
+                made = launcher.ask({"do": "create", "spec": asked, "store": store}, given)
             except BaseException:
                 ours.close()
                 raise
+            finally:
+                if disk >= 0:
+                    os.close(disk)
         self._number: int = made["number"]
         self._seen: int = made["oom"]
         self.pid: int = made["pid"]
@@ -293,7 +301,7 @@ class NamespaceBackend(GuestBackend):
                     return known
                 known.close()
             if sys.platform != "linux":
-                raise SandboxUnavailableError(_elsewhere())
+                raise SandboxUnavailableError(elsewhere("the built-in sandbox"))
             try:
                 self._launcher = Launcher(shown_packages(self._packages), self._preimport)
             except LauncherError as e:
@@ -328,11 +336,26 @@ class NamespaceBackend(GuestBackend):
                     no_network=True,
                     seccomp=True,
                     own_user=told["privileged"],
+                    disk_backed=told["privileged"] and self._disk_backed(launcher, path),
                     landlock=told["landlock"],
                     snapshot="overlay",
                     packages=self._packages,
                 )
             return self._can
+
+    @staticmethod
+    def _disk_backed(launcher: Launcher, path: str) -> bool:
+        """Whether files can lie on disk, found out by letting them."""
+        if _disk.why_not():
+            return False
+        limits = Limits(memory=16 << 20, disk=17 << 20, inodes=16, address_space=4 << 30)
+        try:
+            box = _Box(launcher, SandboxSpec(limits=limits), None, path)
+        except (LauncherError, SandboxError):
+            return False
+        box.channel.close()
+        box.kill()
+        return True
 
     @staticmethod
     def _path(launcher: Launcher) -> str:
@@ -348,10 +371,13 @@ class NamespaceBackend(GuestBackend):
 
     def _new_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> _Box:
         launcher = self.launcher()
+        on_disk = spec.limits.disk > spec.limits.memory
         try:
-            return _Box(launcher, spec, self._store(launcher, snapshot), self._path(launcher))
+            # what is on disk is large: it is copied there, and not laid out in memory for all who may start from it
+            box = _Box(launcher, spec, None if on_disk else self._store(launcher, snapshot), self._path(launcher))
         except LauncherError as e:
             raise SandboxError(f"no sandbox could be made: {e}") from None
+        return filled(box, snapshot) if on_disk else box
 
     def _store(self, launcher: Launcher, snapshot: Snapshot | None) -> str | None:
         """Where the launcher has a snapshot laid out; done once for each."""
@@ -427,9 +453,10 @@ def shown_packages(names: Sequence[str]) -> list[tuple[str, str]]:
     return [(path, name) for name, path in sorted(shown.items())]
 
 
-def _elsewhere() -> str:
+def elsewhere(what: str) -> str:
+    """Why a backend that needs Linux cannot work on this system, and what to do."""
     return (
-        f"the built-in sandbox needs Linux, and this is {sys.platform}: use a container engine (backend 'docker': "
+        f"{what} needs Linux, and this is {sys.platform}: use a container engine (backend 'docker': "
         "pip install 'agentgym-harness[docker]' and start Docker). The unsafe backend does not hold anything in; "
         "it has to be asked for by name and flag."
     )
@@ -437,6 +464,11 @@ def _elsewhere() -> str:
 
 def _instructions(cause: str) -> str:
     """Why the backend cannot work here and what to do about it."""
+    return f"the built-in sandbox cannot work here: {cause}. What to do: {steps_to_namespaces()}"
+
+
+def steps_to_namespaces() -> str:
+    """What to change on this machine so that it lets programs make namespaces."""
     advice = []
 
     def setting(name: str) -> str:
@@ -448,7 +480,9 @@ def _instructions(cause: str) -> str:
     if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" and os.getuid() != 0:
         advice.append(
             "this system lets only programs that AppArmor knows use user namespaces: "
-            "`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` (or an AppArmor profile with `userns,` for Python)"
+            "`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` (or an AppArmor profile with `userns,` for Python), "
+            "or install bubblewrap with its profile bwrap-userns-restrict (`sudo apt install bubblewrap apparmor-profiles`), "
+            "for the backend 'bwrap'"
         )
     if setting("kernel/unprivileged_userns_clone") == "0":
         advice.append("user namespaces are off for plain users: `sudo sysctl kernel.unprivileged_userns_clone=1`")
@@ -462,4 +496,4 @@ def _instructions(cause: str) -> str:
     if not advice:
         advice.append("the kernel must allow user, mount, pid and network namespaces (Linux 5.14 or newer), as root or not")
     steps = "; or ".join([*advice, "use a container engine: backend 'docker'"])
-    return f"the built-in sandbox cannot work here: {cause}. What to do: {steps}. Untrusted code is not run without a sandbox."
+    return f"{steps}. Untrusted code is not run without a sandbox."
