@@ -41,7 +41,6 @@ else:
 AGENT = 65534
 """User and group id inside every sandbox."""
 _TEMPORARY = _linux.MS_NOSUID | _linux.MS_NODEV
-_HIDDEN_IN_PROC = ("kcore", "keys", "key-users", "timer_list", "sched_debug", "kallsyms", "kmsg", "config.gz", "interrupts")
 _WRITABLE = ("/workspace", "/tmp", "/dev/shm", "/run")
 _DEVICES = ("/proc", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _FIXED_IN_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
@@ -150,7 +149,7 @@ class Plan:
             ]
         )
         fixed = [name for name in _FIXED_IN_PROC if os.path.exists("/proc/" + name)]
-        hidden = [name for name in _HIDDEN_IN_PROC if os.path.exists("/proc/" + name)]
+        hidden = [name for name in _linux.HIDDEN_IN_PROC if os.path.exists("/proc/" + name)]
         self.proc = _linux.prepare_mounts(
             [
                 step
@@ -164,7 +163,7 @@ class Plan:
         )
 
 
-def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, plan: Plan) -> NoReturn:
+def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, plan: Plan, disk: str = "") -> NoReturn:
     """In the new process, process 1 of its namespaces: shuts itself in and serves the host. Never returns."""
     try:
         os.setresgid(AGENT, AGENT, AGENT)
@@ -175,7 +174,10 @@ def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, plan: 
         _linux.do_mounts(plan.root)
         data = "/box/run"
         inodes = spec["inodes"] + (4 if lower is None else 7)  # and the folders made here
-        _linux.mount("tmpfs", data, "tmpfs", _TEMPORARY, f"size={spec['disk']},nr_inodes={inodes},mode=755")
+        if disk:  # made by the launcher, whose mounts this process has copies of
+            _linux.mount(disk, data, None, _linux.MS_BIND)
+        else:
+            _linux.mount("tmpfs", data, "tmpfs", _TEMPORARY, f"size={spec['disk']},nr_inodes={inodes},mode=755")
         for name, mode in plan.folders:
             os.mkdir(name)
             os.chmod(name, mode)
@@ -272,7 +274,7 @@ class Launcher:
         _linux.mount(None, "/", None, _linux.MS_REC | _linux.MS_PRIVATE)
         stage = "/sys"  # there everywhere, and nothing that sandboxes are to see lies below; groups are held by descriptors
         _linux.mount("tmpfs", stage, "tmpfs", _TEMPORARY, "size=1m,mode=755")
-        for name in ("box", "store", "proc", "old"):
+        for name in ("box", "store", "disk", "proc", "old"):
             os.mkdir(f"{stage}/{name}")
         _linux.mount("tmpfs", stage + "/store", "tmpfs", _TEMPORARY, "mode=755")
         paths = build_root(stage + "/box", setup["packages"])
@@ -338,6 +340,7 @@ class Launcher:
         self.made += 1
         number, spec, store = self.made, request["spec"], request["store"]
         flags = _linux.NEWUSER | _linux.NEWNS | _linux.NEWPID | _linux.NEWNET | _linux.NEWIPC | _linux.NEWUTS | _linux.NEWCGROUP
+        disk = self._mount_disk(spec, number, fds[1]) if len(fds) > 1 else ""
         gate_read, gate_write = os.pipe()
         lower = None if store is None else f"/store/{store}"
         owner = self.stores[store] if store is not None else self.first_id + 2 * number
@@ -350,7 +353,7 @@ class Launcher:
             os.close(gate)
             if not go:
                 os._exit(1)
-            become_sandbox(channel, spec, lower, self.plan)
+            become_sandbox(channel, spec, lower, self.plan, disk)
         self.boxes[number] = pid
         if store is not None:
             self.users[store].add(number)
@@ -369,7 +372,23 @@ class Launcher:
         finally:
             os.close(gate_read)
             os.close(gate_write)
+            if disk:  # the sandbox has a mount of its own by now: the file system is gone with that
+                _linux.umount(disk)
         return {"number": number, "pid": pid, "oom": seen}
+
+    def _mount_disk(self, spec: dict[str, Any], number: int, device: int) -> str:
+        """Where a file system of the host's disk is mounted, with folders that belong to a sandbox's user."""
+        place, owner = f"/disk/{number}", self.first_id + 2 * number
+        os.mkdir(place)
+        try:
+            _linux.mount_disk(device, place, spec["disk"], spec["inodes"] + len(self.plan.folders))
+            os.chown(place, owner, owner)
+        except OSError:
+            with contextlib.suppress(OSError):
+                _linux.umount(place)
+            os.rmdir(place)
+            raise
+        return place
 
     def do_kill(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Ends a sandbox and waits until nothing of it is left."""
@@ -378,6 +397,8 @@ class Launcher:
         if pid > 0:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+        with contextlib.suppress(OSError):  # not before: to remove a folder takes away what others have mounted there
+            os.rmdir(f"/disk/{number}")
         answer = self.do_oom(request, fds)
         name = self.names.pop(number, None)
         if name is not None:

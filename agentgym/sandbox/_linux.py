@@ -37,6 +37,9 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_GET_
     47,
 )
 
+HIDDEN_IN_PROC = ("kcore", "keys", "key-users", "timer_list", "sched_debug", "kallsyms", "kmsg", "config.gz", "interrupts")
+"""What /proc tells about the machine beyond what programs need."""
+
 MACHINE = platform.machine()
 _NUMBERS = {
     "x86_64": {"clone": 56, "pivot_root": 155},
@@ -259,3 +262,23 @@ def collapse_memory() -> int:
             made += madvise(at, size, 25) == 0  # MADV_COLLAPSE
             at += size
     return made
+
+
+def mount_disk(device: int, target: str, size: int, inodes: int) -> None:
+    """Mounts a new file system of `_disk.make`, by the descriptor of its device, and leaves exactly this much of it.
+
+    What the image has beyond that is taken by files in a folder that sandboxes do not see.
+
+    Args:
+        size: bytes that may be written.
+        inodes: files and folders that may be made.
+    """
+    mount(f"/proc/self/fd/{device}", target, "ext4", MS_NOSUID | MS_NODEV, "noinit_itable,discard")
+    hidden = target + "/lost+found"
+    with open(hidden + "/0", "wb") as f:
+        for n in range(1, os.statvfs(target).f_ffree - inodes + 1):
+            os.mknod(f"{hidden}/{n}", 0o600 | stat.S_IFREG)
+        have = os.statvfs(target)
+        surplus = have.f_bavail * have.f_frsize - size
+        if surplus > 0:
+            os.posix_fallocate(f.fileno(), 0, surplus)

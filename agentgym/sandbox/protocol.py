@@ -61,7 +61,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pids: int = 64
     """Processes and threads at once."""
     disk: int = 64 << 20
-    """Bytes of all files together, in the workspace, /tmp and /dev/shm."""
+    """Bytes of all files together, in the workspace, /tmp and /dev/shm. Files lie in memory and count there too, unless this
+    is above `memory`: then they lie on the machine's disk (`Capabilities.disk_backed`)."""
     inodes: int = 8192
     """Files and folders together, everywhere that can be written."""
     open_files: int = 256
@@ -102,11 +103,15 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `Limits.cpus` can be asked for."""
     pids: bool
     disk: bool
-    inodes: bool
+    inodes: bool | Literal["watched"]
+    """Whether the number of files is held: by the kernel; by counting every 10 ms and killing."""
     no_network: bool
     seccomp: bool
     own_user: bool
     """Whether code runs under a user id that nothing else on the machine has."""
+    disk_backed: bool = False
+    """Whether `Limits.disk` may be above `Limits.memory`: files then lie on the machine's disk, bytes and inodes limited all
+    the same."""
     landlock: int = 0
     """Version of Landlock that stands behind the other walls, 0 without."""
     snapshot: Literal["overlay", "copy", ""] = ""
@@ -376,9 +381,11 @@ def check_spec(spec: SandboxSpec, can: Capabilities) -> None:
     for name in ("memory_total", "pids", "disk", "inodes"):
         if can.isolation != "none" and not getattr(can, name):
             raise UsageError(f"the sandbox backend {can.backend!r} cannot enforce {name} on this machine")
-    if limits.disk > limits.memory and can.isolation == "namespaces":
+    if limits.disk > limits.memory and can.isolation != "none" and not can.disk_backed:
         raise UsageError(
-            f"a disk limit of {limits.disk} bytes is above the memory limit of {limits.memory}: files are kept in memory here"
+            f"a disk limit of {limits.disk} bytes is above the memory limit of {limits.memory}, and the sandbox backend "
+            f"{can.backend!r} keeps files in memory here: raise `memory`, lower `disk`, or use the backend 'namespace' as root "
+            "on a machine with loop devices and mkfs.ext4, which keeps such files on disk"
         )
     for name in spec.require:
         if name not in Capabilities.__struct_fields__:

@@ -117,7 +117,7 @@ def answer(backend: Backend, request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("backend", help="namespace or docker")
+    parser.add_argument("backend", help="namespace, bwrap or docker")
     parser.add_argument("--serve", action="store_true", help="requests and replies line by line")
     args = parser.parse_args()
     with open_backend(args.backend) as backend:
