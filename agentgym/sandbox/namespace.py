@@ -26,6 +26,7 @@ from agentgym.errors import UsageError
 from agentgym.sandbox import _guest
 from agentgym.sandbox._channel import Channel, ClosedError, LateError, SocketStream
 from agentgym.sandbox._client import GuestSandbox, KeptSnapshot
+from agentgym.sandbox._events import Feed, FeedLostError
 from agentgym.sandbox.protocol import (
     Capabilities,
     SandboxError,
@@ -37,6 +38,23 @@ from agentgym.sandbox.protocol import (
 
 _START_S = 60.0
 _READY_S = 30.0
+
+
+_ONE_OF_EACH = b"""
+import os, socket, time
+open("f", "w").close()
+for call, *arguments in (
+    (os.kill, 1, 0),
+    (socket.socket().connect, ("127.0.0.1", 9)),
+    (time.clock_settime, 0, 0),
+    (os.chroot, "/"),
+    (os.execv, "/bin/true", ["true"]),
+):
+    try:
+        call(*arguments)
+    except OSError:
+        pass
+"""
 
 
 class LauncherError(Exception):
@@ -153,13 +171,22 @@ class _Box:
             "open_files": limits.open_files,
             "address_space": limits.address_space or 2 * limits.memory + (512 << 20),
             "env": env,
+            "observed": spec.events,
+            "protected": list(spec.protected),
         }
-        with theirs:
+        self.feed: Feed | None = None
+        told, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if spec.events else (None, None)
+        with theirs, tells or contextlib.nullcontext():
             try:
-                made = launcher.ask({"do": "create", "spec": asked, "store": store}, [theirs.fileno()])
+                fds = [theirs.fileno(), tells.fileno()] if tells else [theirs.fileno()]
+                made = launcher.ask({"do": "create", "spec": asked, "store": store}, fds)
             except BaseException:
                 ours.close()
+                if told is not None:
+                    told.close()
                 raise
+        if told is not None:
+            self.feed = Feed(told)
         self._number: int = made["number"]
         self._seen: int = made["oom"]
         self.pid: int = made["pid"]
@@ -174,6 +201,13 @@ class _Box:
             self.channel.close()
             self.kill()
             raise LauncherError(reply.error)
+        if self.feed is not None and store is not None:
+            try:
+                self.feed.manifest(quiet=True)
+            except FeedLostError as e:
+                self.channel.close()
+                self.kill()
+                raise LauncherError(str(e)) from None
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel killed something in it since the last question."""
@@ -186,6 +220,8 @@ class _Box:
 
     def kill(self) -> bool:
         """Ends it from outside."""
+        if self.feed is not None:
+            self.feed.close()
         if self.launcher.owner != os.getpid():
             return False
         try:
@@ -290,6 +326,8 @@ class NamespaceBackend:
         self._lock = threading.RLock()
         self._launcher: Launcher | None = None
         self._can: Capabilities | None = None
+        self._unobserved = ""
+        """Why nothing can be observed here."""
         self._open: set[GuestSandbox] = set()
         self._closed = False
         self._spares = _Spares(spare, lambda spec: self._new_box(spec, None))
@@ -348,9 +386,42 @@ class NamespaceBackend:
                     own_user=told["privileged"],
                     landlock=told["landlock"],
                     snapshot="overlay",
+                    events=self._observes(launcher, path),
                     packages=self._packages,
                 )
             return self._can
+
+    def _observes(self, launcher: Launcher, path: str) -> tuple[str, ...]:
+        """Families of events that really arrive here: of a sandbox in which something of each is done."""
+        try:
+            box = _Box(launcher, SandboxSpec(events=True, protected=("f",)), None, path)
+        except LauncherError as e:
+            self._unobserved = str(e)
+            return ()
+        request = {
+            "do": "exec",
+            "lang": "python",
+            "argv": [],
+            "script": len(_ONE_OF_EACH),
+            "cwd": None,
+            "env": {},
+            "cpu_s": None,
+        }
+        request |= {"timeout": _READY_S, "keep": 0, "most": 1 << 20}
+        kinds = set()
+        try:
+            next(box.channel.ask(request, _ONE_OF_EACH, _READY_S))
+            if box.feed is not None:
+                box.feed.manifest()
+                kinds = {event.kind.partition(".")[0] for event in box.feed.take()}
+        except (ClosedError, LateError, FeedLostError) as e:
+            self._unobserved = f"{type(e).__name__} {e}"
+        finally:
+            box.channel.close()
+            box.kill()
+            with contextlib.suppress(LauncherError):
+                launcher.ask({"do": "rest"})  # whoever asks for no events has no observer
+        return tuple(sorted(kinds - {"events"}))
 
     @staticmethod
     def _path(launcher: Launcher) -> str:
@@ -367,7 +438,13 @@ class NamespaceBackend:
             SandboxUnavailableError: this machine does not allow it.
         """
         spec = spec or SandboxSpec()
-        check_spec(spec, self.capabilities())
+        can = self.capabilities()
+        try:
+            check_spec(spec, can)
+        except UsageError as e:
+            if spec.events and not can.events:
+                raise UsageError(f"{e} Cause: {self._unobserved}. Linux 5.9 or newer is needed.") from None
+            raise
         return GuestSandbox(self, spec, snapshot)
 
     def make_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> _Box:
