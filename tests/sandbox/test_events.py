@@ -20,7 +20,8 @@ from agentgym.sandbox import _linux, _notify, _observer, _seccomp, _watch, open_
 from agentgym.sandbox.namespace import NamespaceBackend
 from agentgym.sandbox.protocol import Limits, Sandbox, SandboxDeadError, SandboxEvent, SandboxSpec
 from agentgym.trajectory import Event
-from tests.sandbox.test_namespace import ALLOW, MACHINES, footprint, verdict
+from tests.sandbox.footprint import footprint
+from tests.sandbox.test_namespace import ALLOW, MACHINES, verdict
 
 NOTIFY = 0x7FC00000
 PROTECTED = ("tests/**", "*.lock")
@@ -613,10 +614,11 @@ def test_without_an_observer_the_kernel_refuses_by_itself(watched: NamespaceBack
 
 def test_nothing_is_left_of_observed_sandboxes() -> None:
     with NamespaceBackend(packages=()) as backend:
-        backend.create(SEEN).close()
+        with backend.create(SEEN) as box:  # two at once, as below: control groups are kept for the next ones
+            box.fork().close()
         launcher = backend.launcher().process.pid
         observer = observer_of(backend)
-        before, held = footprint(launcher), len(os.listdir(f"/proc/{observer}/fd")) if os.getuid() == 0 else 0
+        before, held = footprint([launcher]), len(os.listdir(f"/proc/{observer}/fd")) if os.getuid() == 0 else 0
         for n in range(30):
             with backend.create(SEEN) as box:
                 box.put("tests/t.py", "1")
@@ -625,7 +627,7 @@ def test_nothing_is_left_of_observed_sandboxes() -> None:
                 if n % 10 == 0:
                     box.fork().close()
         for _ in range(50):
-            after = footprint(launcher), len(os.listdir(f"/proc/{observer}/fd")) if os.getuid() == 0 else 0
+            after = footprint([launcher]), len(os.listdir(f"/proc/{observer}/fd")) if os.getuid() == 0 else 0
             if after == (before, held):
                 break
             time.sleep(0.1)
