@@ -51,7 +51,9 @@ def made(name: str, judge: Callable[..., Any], /, *modules: str, **settings: Any
     Its hash covers the judge's own module and the ``modules``, whole, the settings, and the source of functions among them.
     """
     setup = _Setup(judge.__name__, (judge.__module__, *modules), settings)
-    functions = tuple(v for v in _inside(settings) if inspect.isfunction(v))
+    functions: tuple[Any, ...] = tuple(v for v in _inside(settings) if inspect.isfunction(v))
+    # the source of a lambda is its whole line, which several may share
+    functions += tuple(f.__code__ for f in functions if f.__name__ == "<lambda>")
 
     @verifier(name=name)
     def run(trajectory: Trajectory, context: VerifierContext, _: Any = functions) -> Verdict:
