@@ -211,7 +211,7 @@ def score(core: ChatEnv, trajectory: Trajectory, frozen: FrozenTask) -> EpisodeR
     wanted: Sequence[Verifier] = core.gold or core.proxy
     if paying is wanted:
         # the same verifiers on the same record: judged once, entered under both roles
-        golden, found = _as_gold(proxy), core.proxy_findings
+        golden, found = as_gold(proxy), core.proxy_findings
     else:
         golden, found = verify(wanted, "gold", trajectory, context)
         findings += core.proxy_findings
@@ -227,7 +227,8 @@ def score(core: ChatEnv, trajectory: Trajectory, frozen: FrozenTask) -> EpisodeR
     return EpisodeResult(trajectory, frozen, reward, gold_value(scores), scores, findings)
 
 
-def _as_gold(proxy: list[Score]) -> list[Score]:
+def as_gold(proxy: list[Score]) -> list[Score]:
+    """Proxy scores as the gold ones that the same verifiers give; what lies outside [0, 1] is unscorable."""
     result = []
     for s in proxy:
         if s.role != "proxy":

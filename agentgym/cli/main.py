@@ -142,6 +142,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--json", action="store_true", help="one JSON value a line")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
     c.add_argument("--failed", action="store_true", help="of a RUN: only episodes with gold below 1 or without a score")
+    c.add_argument("--scores", metavar="NAME", help="of a RUN: read this set of later scores, made by `agentgym rescore`")
     c.add_argument("-k", metavar="TEXT", dest="keyword", help="only names that contain TEXT")
     c.add_argument("--limit", type=int, metavar="N", help="at most so many rows")
 
@@ -156,6 +157,7 @@ def parser() -> argparse.ArgumentParser:
     )
     c.add_argument("--json", action="store_true", help="as JSON, for other programs")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
+    c.add_argument("--scores", metavar="NAME", help="read this set of later scores, made by `agentgym rescore`")
 
     c = commands.add_parser(
         "report",
@@ -182,6 +184,33 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     c.add_argument("address", nargs="?", metavar="ADDRESS", help="RUN or RUN::FAMILY/VARIANT/ITEM[/TRIAL][@TURN]")
+    c.add_argument("--runs", metavar="DIR", help="folder of runs")
+
+    c = commands.add_parser(
+        "rescore",
+        help="score a recorded run again, with other verifiers or the tasks' own as they are now",
+        description="Scores a run again from its record: no model is asked, and the run's own scores stay as they are.\n"
+        "The new ones are a set beside them; show and list read it with --scores NAME.",
+        epilog="""examples:
+  agentgym rescore latest --with own
+  agentgym rescore latest --with ./my_checks.py:careful --processes 2
+  agentgym rescore RUN --with communicated --as metric --scores told --json
+""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    c.add_argument("run", nargs="?", default="latest", metavar="RUN", help="the run (default: the newest)")
+    c.add_argument(
+        "--with", action="append", default=[], dest="evaluators", metavar="EVALUATOR",
+        help="own (the tasks' own verifiers), NAME, pkg.mod:verifier, or ./file.py:verifier; may be repeated",
+    )  # fmt: skip
+    c.add_argument("--as", choices=("gold", "metric"), default="gold", dest="role", help="what they say counts as (gold)")
+    c.add_argument("--scores", metavar="NAME", help="name of the new set (default: the evaluators')")
+    c.add_argument("--processes", type=int, default=1, metavar="N", help="processes that judge (1)")
+    c.add_argument("--sandbox", metavar="NAME", help="where verifiers that run code run it")
+    c.add_argument("--judge", metavar="MODEL", help="whom verifiers that need a judge ask")
+    c.add_argument("--limit", type=int, default=20, metavar="N", help="changed episodes to print (20)")
+    c.add_argument("--json", action="store_true", help="a line for each changed episode, and one with the counts last")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
 
     c = commands.add_parser("fetch", help="get the embedded default model's file", allow_abbrev=False)

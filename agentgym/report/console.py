@@ -12,7 +12,7 @@ from rich.text import Text
 
 from agentgym.chat import ImagePart, Message, ReasoningPart
 from agentgym.errors import redact
-from agentgym.records.run import Episode
+from agentgym.records.run import Episode, Run
 from agentgym.report.screen import GAP, Lines, on_screen
 from agentgym.report.summary import Row, Summary
 from agentgym.report.text import duration, fraction, one_line, plain
@@ -119,6 +119,15 @@ def _flow(notes: list[Text], indent: int, room: int) -> Iterable[Text]:
         line = Text.assemble(line, " " * GAP, note) if line else note
     if line:
         yield Text.assemble(" " * indent, line, no_wrap=True, overflow="ignore")
+
+
+def scores_line(run: Run) -> str:
+    """Whose scores are shown, where they are not the run's own: safe to print."""
+    meta = run.scores_meta
+    covered, ended = meta.get("episodes", 0), len(run.ids("outcome != 'infrastructure'"))
+    lack = "" if covered >= ended else f"; {ended - covered:,} later episodes are not in it and have no score"
+    given = ", ".join(map(str, meta.get("evaluators", ())))
+    return one_line(f"scores {run.scores_name!r}, given later by {given}{lack}", 400)
 
 
 _UNFINISHED = {
