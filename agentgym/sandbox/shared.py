@@ -11,7 +11,9 @@ import contextlib
 import importlib.metadata
 import os
 import threading
+import weakref
 from collections import deque
+from collections.abc import Callable
 
 from agentgym.errors import NotFoundError, UsageError, did_you_mean
 from agentgym.sandbox import open_backend
@@ -22,9 +24,12 @@ ENVIRONMENT_VARIABLE = "AGENTGYM_SANDBOX"
 UNSAFE = "unsafe_local"
 GROUP = "agentgym.sandboxes"
 
+factories: dict[str, Callable[[], Backend]] = {}
+"""Backends made known by `agentgym.registry.register_sandbox`."""
+
 _lock = threading.RLock()
 _open: dict[str, Backend] = {}
-_witnesses: dict[str, Sandbox] = {}
+_witnesses: weakref.WeakKeyDictionary[Backend, Sandbox] = weakref.WeakKeyDictionary()
 _left: deque[Sandbox] = deque()
 _owner = os.getpid()
 
@@ -50,7 +55,7 @@ def chosen_name(name: str | None) -> str:
 
 
 def open_named(name: str) -> Backend:
-    """A new backend by name: of this project, or of a plugin (entry points ``agentgym.sandboxes``).
+    """A new backend by name: of this project, registered, or of a plugin (entry points ``agentgym.sandboxes``).
 
     Raises:
         NotFoundError: there is none of that name.
@@ -60,12 +65,13 @@ def open_named(name: str) -> Backend:
         return open_backend(name, **({"unsafe": True} if name == UNSAFE else {}))
     except NotFoundError:
         points = {p.name: p for p in importlib.metadata.entry_points(group=GROUP)}
-        if name not in points:
-            known = ["auto", *points]
+        factory = factories.get(name)
+        if factory is None and name not in points:
+            known = ["auto", *sorted({*points, *factories})]
             raise NotFoundError(
                 f"there is no sandbox backend {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}"
             ) from None
-    backend: Backend = points[name].load()()
+    backend: Backend = (factory or points[name].load())()
     backend.capabilities()
     return backend
 
@@ -90,18 +96,16 @@ def shared_backend(name: str | None = None) -> Backend:
         return backend
 
 
-def witness(name: str | None = None) -> Sandbox:
-    """An idle sandbox of that backend in which nothing ever runs.
+def witness(backend: Backend) -> Sandbox:
+    """An idle sandbox of a backend in which nothing ever runs.
 
     A sandbox that is found dead died of the code in it, or with its whole backend (a helper process that was killed, an
     engine that was stopped). A witness that was there when it was made tells the two apart: it has died as well, or not.
     """
-    wanted = chosen_name(name)
     with _lock:
-        backend = shared_backend(wanted)
-        known = _witnesses.get(wanted)
+        known = _witnesses.get(backend)
         if known is None or not testifies(known):
-            known = _witnesses[wanted] = backend.create()
+            known = _witnesses[backend] = backend.create()
         return known
 
 
