@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NoReturn
 import msgspec
 
 from agentgym.env import ToolEnv
-from agentgym.errors import ToolError
+from agentgym.errors import DefinitionError, ToolError
 from agentgym.sandbox.protocol import (
     ExecResult,
     Language,
@@ -34,7 +34,7 @@ SHOWN = 6000
 """Characters of a run's output that an agent is shown; of a longer one the beginning and the end."""
 
 KEPT_BYTES = 64 << 10
-"""Size up to which the content of a file in `SandboxEnv.keep` is recorded."""
+"""Size up to which the content of a file in `SandboxEnv.kept_files` is recorded."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class Workspace(msgspec.Struct):
     files: dict[str, tuple[str, int]] = {}
     """Path -> (sha256 of the content, or of where a link points; permission bits). Empty folders are not in it."""
     texts: dict[str, str] = {}
-    """Path -> content of those files whose content is recorded (`SandboxEnv.keep`), invalid bytes replaced."""
+    """Path -> content of those files whose content is recorded (`SandboxEnv.kept_files`), invalid bytes replaced."""
     left_out: int = 0
     """How many things were no plain files or over a limit, and are not in `files`."""
 
@@ -94,6 +94,12 @@ class SandboxEnv(ToolEnv):
         self._used = False
         self._closer: weakref.finalize[..., Any] | None = None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in cls._tools:
+            if hasattr(SandboxEnv, name) and name not in SandboxEnv._tools:
+                raise DefinitionError(f"{cls.__name__}: a tool cannot be called {name!r}: environments with a sandbox have one")
+
     @classmethod
     def needs(cls) -> frozenset[str]:
         """A sandbox, and what its verifiers need."""
@@ -105,14 +111,14 @@ class SandboxEnv(ToolEnv):
         """The files that the workspace begins with; none by default."""
         return {}
 
-    def keep(self, task: Task) -> tuple[str, ...]:
+    def kept_files(self, task: Task) -> tuple[str, ...]:
         """Paths of files whose content is recorded, where there is such a file; none by default."""
         return ()
 
     def _finish_task(self, task: Task, item: str, seed: int) -> Task:
         task = super()._finish_task(task, item, seed)
         if task.state is None:
-            task.state = workspace_of(self.start_files(task), self.keep(task))
+            task.state = workspace_of(self.start_files(task), self.kept_files(task))
         return task
 
     # -- for use inside of tools ----------------------------------------------------------------------------------------
@@ -149,12 +155,12 @@ class SandboxEnv(ToolEnv):
             ToolError: the code has made an end of its sandbox, in words for the agent.
             SandboxError: the sandbox failed by itself.
         """
-        result = self.run(lang, code, timeout_s=timeout_s)
-        self.look()
-        return self.shown(result)
+        result = self.turn_result(lang, code, timeout_s=timeout_s)
+        self.record_files()
+        return self.as_text(result)
 
-    def run(self, lang: Language, code: str, *, timeout_s: float | None = None) -> ExecResult:
-        """As `turn`, for those who want to read the result themselves; call `look` after it where files may change."""
+    def turn_result(self, lang: Language, code: str, *, timeout_s: float | None = None) -> ExecResult:
+        """As `turn`, for those who want to read the result themselves; call `record_files` after it where files may change."""
         box = self.box
         try:
             session = self._sessions.get(lang)
@@ -170,7 +176,7 @@ class SandboxEnv(ToolEnv):
             self._lose(f"the sandbox ended with this run ({_ENDED.get(result.status, result.status)})")
         return result
 
-    def put(self, path: str, data: bytes | str) -> None:
+    def put_file(self, path: str, data: bytes | str) -> None:
         """Writes a file into the workspace.
 
         Raises:
@@ -183,7 +189,7 @@ class SandboxEnv(ToolEnv):
         except SandboxDeadError as e:
             self._lose(str(e), e)
 
-    def look(self) -> None:
+    def record_files(self) -> None:
         """Brings the state up to date with the workspace."""
         box = self._box
         if box is None:
@@ -195,12 +201,12 @@ class SandboxEnv(ToolEnv):
         files = tree.files
         texts = {
             p: files[p].decode(errors="replace")
-            for p in sorted(self.keep(self.task))
+            for p in sorted(self.kept_files(self.task))
             if p in files and len(files[p]) <= KEPT_BYTES
         }
         self.state = Workspace(dict(sorted(tree.manifest().items())), texts, len(tree.refused))
 
-    def shown(self, result: ExecResult) -> str:
+    def as_text(self, result: ExecResult) -> str:
         """A result as an agent reads it: what was written, and how it ended where that was not well."""
         parts = [_cut(result.text.rstrip("\n"))]
         if result.stderr:
@@ -225,7 +231,7 @@ class SandboxEnv(ToolEnv):
             try:
                 for session in self._sessions.values():
                     session.close()
-                self.look()
+                self.record_files()
             except ToolError:  # its own code has destroyed it, and the files with it
                 self.state = Workspace()
                 self.trajectory.turns[-1].events += tuple(self._events)
@@ -254,7 +260,7 @@ class SandboxEnv(ToolEnv):
         if not used or watching is None or not testifies(watching):
             raise error or SandboxError(f"{why}, and so did others of its backend")
         self.note("sandbox.lost", data=why)
-        self.state = workspace_of(self.start_files(self.task), self.keep(self.task))
+        self.state = workspace_of(self.start_files(self.task), self.kept_files(self.task))
         raise ToolError(f"{why}. The next call gets a new one: variables and files are as they were at the beginning")
 
 

@@ -88,7 +88,10 @@ class CodeEnv(SandboxEnv):
         Args:
             code: the whole function, with the imports that it needs
         """
-        asked = json.dumps({"code": code, "tests": self.task.hidden["examples"]}).encode()
+        tests = self.task.hidden["examples"]
+        if not tests:
+            return "this task has no visible tests"
+        asked = json.dumps({"code": code, "tests": tests}).encode()
         box = self.box
         self._used = True
         try:
@@ -98,8 +101,8 @@ class CodeEnv(SandboxEnv):
         if not box.alive:
             self._lose("the sandbox ended with this test")
         if not result.stdout and not result.stderr:
-            raise ToolError(f"the tests could not be run to their end: {self.shown(result)}")
-        return self.shown(result)
+            raise ToolError(f"the tests could not be run to their end: {self.as_text(result)}")
+        return self.as_text(result)
 
     @tool
     def submit(self, code: Code = "") -> str:  # type: ignore[override]
@@ -114,7 +117,8 @@ class CodeEnv(SandboxEnv):
     def honest(self, task: Task) -> Plan:
         """Runs the solution on an example, tries the visible tests, hands it in."""
         solution = task.hidden["solution"]
-        shown = yield call("run", code=f"{solution}\n{task.hidden['examples'][0]}\nprint('as it should be')")
+        example = "".join(task.hidden["examples"][:1])
+        shown = yield call("run", code=f"{solution}\n{example}\nprint('as it should be')")
         if "as it should be" not in shown[0].text:
             raise AssertionError(f"the solution fails on its first example: {shown[0].text}")
         yield call("test", code=solution)

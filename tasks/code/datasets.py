@@ -10,7 +10,7 @@ from typing import Any
 from agentgym.dataenv import DataEnv, field
 from agentgym.env import Task
 from agentgym.errors import DataError
-from agentgym.evaluators.code import CodeTests
+from agentgym.evaluators.code import CodeTests, code_passes
 from agentgym.tasks.code.base import CodeEnv, hidden_of, opening
 
 
@@ -19,7 +19,8 @@ class HumanEval(CodeEnv, DataEnv):
 
     Rows ``{"task_id": ..., "prompt": ..., "entry_point": ..., "canonical_solution": ..., "test": "def check(candidate): ..."}``.
     A row's id is its ``task_id`` with a hyphen for the slash: ``HumanEval-0``. Visible tests are the examples of the docstring
-    that can be read; where there are none, the first assertion of the data set's own tests.
+    that can be read; where there are none, the first assertion of the data set's own tests; where that cannot stand alone (two
+    rows), none, and the proxy is the row's tests.
     """
 
     family = "humaneval"
@@ -40,7 +41,7 @@ class HumanEval(CodeEnv, DataEnv):
         return Task(
             opening=opening("Complete this Python function.", f"```python\n{prompt.strip()}\n```"),
             hidden=hidden_of(
-                CodeTests(entry_point=entry, tests=tuple(examples), reference=reference, prefix=preamble),
+                CodeTests(entry_point=entry, tests=tuple(examples) or (test,), reference=reference, prefix=preamble),
                 CodeTests(entry_point=entry, tests=(test,), reference=reference, prefix=preamble),
                 examples,
                 reference,
@@ -58,6 +59,7 @@ class MBPP(CodeEnv, DataEnv):
 
     family = "mbpp"
     standard_name = "mbpp_sanitized.jsonl"
+    gold = [code_passes(name="correct", timeout_s=20.0)]  # one reference needs some seconds
 
     def row_id(self, row: dict[str, Any], index: int) -> str:
         """The ``task_id``."""
@@ -121,22 +123,26 @@ def _doctests(prompt: str, entry: str) -> list[str]:
             made = ast.parse(e.source.strip(), mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
-        if isinstance(made, ast.Call) and isinstance(made.func, ast.Name) and made.func.id == entry:
-            found.append(f"assert {e.source.strip()} == {value!r}")
+        if _names(made) <= {entry, *_EVERYDAY} and entry in _names(made):
+            found.append(f"assert {ast.unparse(made)} == {value!r}")
     return found
 
 
-def _first_assertion(test: ast.Module, entry: str) -> list[str]:
-    """The first assertion of a ``check(candidate)``, about the function's own name.
+_EVERYDAY = ("abs", "round", "len", "set", "tuple", "list", "sorted", "str")
+"""Built-in functions that a test which stands by itself may call."""
 
-    Raises:
-        DataError: there is none that can stand by itself.
-    """
+
+def _names(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _first_assertion(test: ast.Module, entry: str) -> list[str]:
+    """The first assertion of a ``check(candidate)`` that can stand by itself, about the function's own name; or none."""
     for node in ast.walk(test):
         if isinstance(node, ast.Assert):
-            names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-            if "candidate" in names and names <= {"candidate", "abs", "True", "False", "len", "set", "tuple", "list", "sorted"}:
-                for n in ast.walk(node):
+            names = _names(node.test)
+            if "candidate" in names and names <= {"candidate", *_EVERYDAY}:
+                for n in ast.walk(node.test):
                     if isinstance(n, ast.Name) and n.id == "candidate":
                         n.id = entry
                 return [ast.unparse(ast.Assert(node.test, None))]
