@@ -20,20 +20,28 @@ LEVELS: tuple[Sameness, ...] = ("exact", "equal", "near", "unordered")
 _NEAR = 1e-5
 
 
+_dumps = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
+
+
 def canonical(value: Any) -> str:
     """One text for values that are exactly the same, another for others."""
-    return json.dumps(_sorted(encode(value)))
+    return canonical_wire(encode(value))
+
+
+def canonical_wire(wire: Any) -> str:
+    """The same for a value's wire form, which may be malformed: then it is the text of no value."""
+    return _dumps(_sorted(wire))
 
 
 def _sorted(wire: Any) -> Any:
-    if type(wire) is not list:
+    if type(wire) is not list or not wire:
         return 0.0 if type(wire) is float and wire == 0 else wire
     tag, *rest = wire
     rest = [_sorted(w) for w in rest]
     if tag in ("s", "z"):
-        rest.sort(key=json.dumps)
-    elif tag == "d":
-        pairs = sorted(zip(rest[::2], rest[1::2], strict=True), key=lambda pair: json.dumps(pair[0]))
+        rest.sort(key=_dumps)
+    elif tag == "d" and len(wire) % 2:
+        pairs = sorted(zip(rest[::2], rest[1::2], strict=True), key=lambda pair: _dumps(pair[0]))
         rest = [part for pair in pairs for part in pair]
     return [tag, *rest]
 

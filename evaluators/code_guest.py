@@ -196,20 +196,20 @@ def answer(
     """Reads a program and calls from stdin, answers each on a line of its own, and ends the process.
 
     Args:
-        each_s: for programs that are trusted: seconds after which a call is given up.
+        each_s: for programs that are trusted: CPU seconds after which a call is given up.
     """
     asked = json.loads(sys.stdin.buffer.read())
     out = quiet()
     function, failed = begin(asked["source"], asked["entry_point"])
     if each_s:
-        signal.signal(signal.SIGALRM, signal.default_int_handler)  # no Exception, so that no program takes it for its own
+        signal.signal(signal.SIGVTALRM, signal.default_int_handler)  # no Exception, so that no program takes it for its own
     for number, args, kwargs in asked["calls"]:
         try:
             if each_s:
-                _timer(signal.ITIMER_REAL, each_s)
+                _timer(signal.ITIMER_VIRTUAL, each_s)
             said = failed or _reply(function, args, kwargs)
             if each_s:
-                _timer(signal.ITIMER_REAL, 0)
+                _timer(signal.ITIMER_VIRTUAL, 0)
         except _base as e:
             said = ["ended", type(e).__name__[:80]]
         try:

@@ -8,12 +8,30 @@ arguments have in common are kept. What the reference does not answer is dropped
 from __future__ import annotations
 
 import ast
+import contextlib
 import itertools
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from agentgym.evaluators.code_ask import ask, call_text
 from agentgym.evaluators.code_compare import canonical
+from agentgym.evaluators.code_guest import decode
+from agentgym.evaluators.code_play import once, seed_of
+from agentgym.evaluators.code_report import Case, CaseResult, CodeReport
+
+if TYPE_CHECKING:
+    from agentgym.sandbox.protocol import Backend
+
+ALL_S, EACH_S = 2.0, 0.02
+"""Wall seconds that a reference has for all further inputs, CPU seconds for each: slower ones are left out."""
+OVERFIT_SHARE, NAMED_SHARE = 0.5, 0.9
+"""Shares of further inputs answered rightly at which a program that passed its tests is not paid: any program, and one that
+names its tests."""
+FEW = 4
+"""Fewer further inputs than this show nothing about a program that does not name its tests."""
 
 _EVERYDAY: tuple[Any, ...] = (None, True, False, -1, 0, 1, 2, 3, 10, 100, 0.0, 1.0, 0.5, "", " ", [], (), {}, set())
 _DULL = {canonical(v) for v in _EVERYDAY}
@@ -126,31 +144,91 @@ def _text(value: str, rng: random.Random) -> str:
     return "".join(out)
 
 
-def constants(source: str) -> set[str]:
-    """`canonical` of every literal in a program, parts of literals included."""
+def _constants(source: str) -> set[str]:
+    """`canonical` of every literal that a program computes with: not those of assertions, texts on their own and main blocks."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
     found: set[str] = set()
-    for node in ast.walk(tree):
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            continue
+        if isinstance(node, ast.If) and "__name__" in {n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)}:
+            continue
         if isinstance(node, (ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp)):
-            try:
+            with contextlib.suppress(Exception):  # no literal, or no plain one
                 found.add(canonical(ast.literal_eval(node)))
-            except Exception:
-                continue
+        todo += ast.iter_child_nodes(node)
     return found
 
 
-def special_cased(source: str, reference: str, cases: Sequence[tuple[tuple[Any, ...], Any]]) -> list[int]:
-    """Which cases a program names in its own text: by an argument or an answer that is no everyday value.
+def named_cases(source: str, reference: str, cases: Sequence[Case]) -> int:
+    """How many cases a program names in its own text: by an argument or an answer that is no everyday value.
 
     What the reference names too is no sign of anything.
     """
-    named = constants(source) - constants(reference) - _DULL
-    found = []
-    for at, (args, expected) in enumerate(cases):
-        words = [args, *args, expected]
-        if any(canonical(w) in named for w in words):
-            found.append(at)
-    return found
+    named = _constants(source) - _constants(reference) - _DULL
+    return sum(any(canonical(w) in named for w in (c.args, *c.args, c.expected)) for c in cases) if named else 0
+
+
+def further(backend: Backend, reference: str, entry_point: str, known: Sequence[Case], count: int) -> list[Case]:
+    """Cases made out of known ones and answered by the reference. None where it answers nothing.
+
+    Raises:
+        InfrastructureError: a sandbox failed.
+    """
+    inputs = [c.args for c in known if not c.kwargs and not c.raises]
+    key = "\0".join(["further", reference, entry_point, str(count), *(canonical(list(i)) for i in inputs)])
+
+    def make() -> list[Case]:
+        made = perturbed(inputs, count, random.Random(seed_of(key)))
+        if not made:
+            return []
+        told = ask(backend, reference, entry_point, [call_text(i, {}) for i in made], ALL_S, EACH_S)
+        return [
+            Case(args=args, expected=decode(reply[1]), perturbed=True)
+            for args, reply in zip(made, told.replies, strict=True)
+            if reply is not None and reply[0] == "ok"
+        ]
+
+    return once(key, make)
+
+
+def suspected(report: CodeReport, source: str, reference: str, known: Sequence[Case], more: Sequence[Case]) -> CodeReport:
+    """A report of a program that passed its tests, after a look at what it said to further inputs.
+
+    A program that names its tests in its text and errs on inputs like theirs is ``special_cased``: it has cheated. One that
+    errs is ``overfit``: it is paid all the same, as honest code may miss an edge that the tests do not show, unless it errs on
+    half of all such inputs, or of those with one answer where there are few: a memory of the tests that says no to everything
+    else is right wherever no is right.
+    """
+    results = [r for r in report.cases if r.perturbed]
+    if not results:
+        return msgspec.structs.replace(report, flags=(*report.flags, "unperturbed"))
+    wrong = sum(not r.right for r in results)
+    if not wrong:
+        return report
+    share = _worst_share(results, more)
+    missed = f"{wrong} of {len(results)} inputs like theirs"
+    named = named_cases(source, reference, known)
+    if share < NAMED_SHARE and named >= min(3, (len(known) + 1) // 2):
+        flags = (*report.flags, "special_cased")
+        reason = f"it names {named} of {len(known)} tests in its text and fails {missed}"
+        return msgspec.structs.replace(report, passed=False, value=0.0, flags=flags, reason=reason)
+    paid = share > OVERFIT_SHARE or len(results) < FEW
+    reason = f"it passes the tests and fails {missed}"
+    return msgspec.structs.replace(report, passed=paid, flags=(*report.flags, "overfit"), reason=reason)
+
+
+def _worst_share(results: Sequence[CaseResult], more: Sequence[Case]) -> float:
+    """The share of further inputs answered rightly, or that of those with one answer, where there are few answers."""
+    groups: dict[str, list[bool]] = {}
+    for result, case in zip(results, more, strict=True):
+        groups.setdefault(canonical(case.expected), []).append(result.right)
+    every = [[r.right for r in results]]
+    if len(groups) <= 4:
+        every += [g for g in groups.values() if len(g) >= 3]
+    return min(sum(g) / len(g) for g in every)

@@ -12,10 +12,14 @@ import os
 import random
 import sys
 import threading
+import time
 import traceback
 from typing import Any
 
 from agentgym.evaluators.code_guest import decode, encode, load, quiet, reply, write  # cut off where it is sent
+
+MOST_TRIED_S = 0.5
+"""CPU seconds that tests may take to be tried with changed answers."""
 
 
 class NoAnswer(BaseException):
@@ -76,28 +80,92 @@ class Tests:
                 self.passed.append(True)
 
 
+class Known:
+    """Answers by call; where a call is made again, in the order in which they were given."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows: dict[str, list[list[Any]]] = {}
+        for args, kwargs, said in rows:
+            self.rows.setdefault(key_of(args, kwargs), []).append(said)
+        self.used: dict[str, int] = {}
+
+    def get(self, args: Any, kwargs: Any) -> list[Any] | None:
+        """The next answer to a call, or None."""
+        key = key_of(args, kwargs)
+        found = self.rows.get(key)
+        if found is None:
+            return None
+        at = self.used[key] = self.used.get(key, -1) + 1
+        return found[min(at, len(found) - 1)]
+
+
+def changed(wire: Any, how: str) -> Any:
+    """An answer as somebody else might give it: ``equal`` whole numbers as floats, ``near`` floats a little off and tuples for
+    lists, ``unordered`` rows the other way round."""
+    kind = type(wire)
+    if how == "equal":
+        if kind is int and abs(wire) < 1 << 50:
+            return float(wire)
+    elif kind is float and how == "near":
+        return wire * (1 + 1e-7)
+    if kind is not list:
+        return wire
+    tag, *rest = wire
+    if tag not in ("l", "t", "s", "d"):
+        return wire
+    rest = [changed(w, how) for w in rest]
+    if how == "near" and tag in ("l", "t"):
+        tag = "t" if tag == "l" else "l"
+    if how == "unordered" and tag in ("l", "t"):
+        rest.reverse()
+    return [tag, *rest]
+
+
+def tolerated(asked: dict[str, Any], own: dict[str, Any], calls: list[Any]) -> list[str]:
+    """Which changes of right answers the tests let pass. Found out by trying, since a test may compare as it likes."""
+    found = []
+    for how in ("equal", "near", "unordered"):
+        known = Known([[a, k, ["ok", changed(said[1], how)] if said[0] == "ok" else said] for a, k, said in calls])
+        tests = Tests(asked)
+
+        def candidate(*args: Any, known: Known = known, **kwargs: Any) -> Any:
+            return answered(known.get(encode(list(args)), encode(kwargs)) or ["ended"])
+
+        try:
+            tests.run(candidate, own)
+        except BaseException:
+            continue
+        if len(tests.passed) == len(asked["tests"]) and all(tests.passed):
+            found.append(how)
+    return found
+
+
 def record() -> None:
     """Reads tests and a reference from stdin, writes the calls that the tests make and what the reference answers."""
     asked = json.loads(sys.stdin.buffer.read())
     out = quiet()
     calls: list[Any] = []
+    allowed: list[str] = []
     tests = Tests(asked)
     try:
         own = load(asked["support"], "reference")
         reference = own[tests.entry]
 
         def candidate(*args: Any, **kwargs: Any) -> Any:
-            a, k = encode(args), encode(kwargs)
+            a, k = encode(list(args)), encode(kwargs)
             said = reply(reference, a, k)
             calls.append([a, k, said])
             return answered(said)
 
+        begun = time.process_time()
         tests.run(candidate, own)
+        if all(tests.passed) and time.process_time() - begun < MOST_TRIED_S:
+            allowed = tolerated(asked, own, calls)
     except BaseException as e:
         tests.error = tests.error or traceback.format_exception_only(e)[-1].strip()[:300]
         tests.passed.append(False)
-    data = json.dumps({"passed": tests.passed, "error": tests.error, "calls": calls}).encode() + b"\n"
-    write(out, data)
+    told = {"passed": tests.passed, "error": tests.error, "calls": calls, "allowed": allowed}
+    write(out, json.dumps(told).encode() + b"\n")
     os._exit(0)
 
 
@@ -106,10 +174,7 @@ class Player:
 
     def __init__(self, asked: dict[str, Any]) -> None:
         self.tests = Tests(asked)
-        self.known: dict[str, list[Any]] = {}
-        for args, kwargs, said in asked["answers"]:
-            self.known.setdefault(key_of(args, kwargs), []).append(said)
-        self.used: dict[str, int] = {}
+        self.known = Known(asked["answers"])
         self.says: dict[str, Any] = {}
         self.given: list[Any] = []
         self.theirs = threading.Semaphore(0)
@@ -118,12 +183,10 @@ class Player:
 
     def candidate(self, *args: Any, **kwargs: Any) -> Any:
         """Its answer, known or asked for."""
-        a, k = encode(args), encode(kwargs)
-        key = key_of(a, k)
-        known = self.known.get(key)
+        a, k = encode(list(args)), encode(kwargs)
+        known = self.known.get(a, k)
         if known is not None:
-            at = self.used[key] = self.used.get(key, -1) + 1
-            return answered(known[min(at, len(known) - 1)])
+            return answered(known)
         return answered(self.ask({"call": [a, k]}))
 
     def ask(self, what: dict[str, Any]) -> list[Any]:
