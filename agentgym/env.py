@@ -433,9 +433,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         trajectory.outcome = "truncated" if truncation else "terminated"
         trajectory.truncation = truncation
         verifiers = self.proxy or self.gold
-        self._scores, self._findings = verify(
-            verifiers, "proxy", trajectory, VerifierContext(self.frozen_task), self.sandboxes
-        )
+        self._scores, self._findings = verify(verifiers, "proxy", trajectory, VerifierContext(self.frozen_task), self.sandboxes)
         reward = proxy_reward(self._scores, verifiers)
         if reward is not None and trajectory.turns:
             trajectory.turns[-1].reward += reward

@@ -53,7 +53,19 @@ _BOUNDS = (
 )
 """Options, what their numbers must be, and the least and the most that is."""
 
-_OF_A_RESUMED_RUN = {"resume", "model", "concurrency", "max_cost", "infra_limit", "sandbox", "runs", "json", "quiet", "verbose", "tasks"}
+_OF_A_RESUMED_RUN = {
+    "resume",
+    "model",
+    "concurrency",
+    "max_cost",
+    "infra_limit",
+    "sandbox",
+    "runs",
+    "json",
+    "quiet",
+    "verbose",
+    "tasks",
+}
 """Options that mean something for a run that has begun; the others are on record."""
 
 

@@ -380,7 +380,9 @@ async def aevaluate(
         policy = None if model is None else load_policy(model)
         path = find_run(resume_run, root)
         text = model if isinstance(model, str) else None
-        outcome = await resume(path, policy, model=text, concurrency=concurrency, max_cost=max_cost, sandbox=sandbox, on_progress=on_progress)
+        outcome = await resume(
+            path, policy, model=text, concurrency=concurrency, max_cost=max_cost, sandbox=sandbox, on_progress=on_progress
+        )
     else:
         plan, options = prepare(
             tasks,
@@ -394,7 +396,16 @@ async def aevaluate(
                 keyword=keyword,
             ),
             Options(
-                concurrency, retries, seed, sampling or Sampling(), limits, max_cost, step_threads, processes, exitfirst, sandbox
+                concurrency,
+                retries,
+                seed,
+                sampling or Sampling(),
+                limits,
+                max_cost,
+                step_threads,
+                processes,
+                exitfirst,
+                sandbox,
             ),
         )
         model = DEFAULT if model is None else model

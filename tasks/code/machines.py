@@ -197,9 +197,7 @@ def nested(rng: np.random.Generator, level: int) -> Problem:
     """Lists in lists."""
 
     def draw(r: np.random.Generator, depth: int = 3) -> list[Any]:
-        return [
-            draw(r, depth - 1) if depth and r.random() < 0.4 else between(r, -5, 9) for _ in range(between(r, 0, 4))
-        ]
+        return [draw(r, depth - 1) if depth and r.random() < 0.4 else between(r, -5, 9) for _ in range(between(r, 0, 4))]
 
     about = "`tree` is a list of whole numbers and of lists like itself, to any depth. "
     if level == 1:

@@ -52,7 +52,7 @@ class Problem(NamedTuple):
         lines = [line for part in self.text.split("\n") for line in textwrap.wrap(part, 96) or [""]]
         shown = [f">>> {call_text(self.name, args)}\n{value!r}" for args, value in examples]
         doc = "\n".join([*lines, "", *shown])
-        return f'{self.signature}\n{textwrap.indent(f"{QUOTES}{doc}{chr(10)}{QUOTES}", "    ")}\n'
+        return f"{self.signature}\n{textwrap.indent(f'{QUOTES}{doc}{chr(10)}{QUOTES}', '    ')}\n"
 
 
 QUOTES = '"""'
