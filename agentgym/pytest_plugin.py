@@ -33,6 +33,7 @@ _SETTINGS: dict[str, tuple[Any, str, str]] = {
     "retries": (int, "N", "further attempts after infrastructure errors (2)"),
     "infra-limit": (float, "SHARE", "share of a test's episodes that infrastructure may spoil (0)"),
     "max-cost": (float, "USD", "dollars for the run of each model: no new episode begins after"),
+    "sandbox": (str, "NAME", "what holds in the code that a model writes (default $AGENTGYM_SANDBOX, else auto)"),
     "runs": (str, "DIR", "folder of runs (default $AGENTGYM_RUNS, else runs/)"),
 }
 """``--agentgym-NAME`` and the ini option ``agentgym_NAME``: type, metavariable, help."""
@@ -249,7 +250,19 @@ def _options(config: pytest.Config, wishes: dict[str, Any]) -> Options:
         sampling=Sampling(**sampling),
         limits=Limits(**limits) if limits else None,
         max_cost_usd=_setting(config, "max-cost"),
+        sandbox=_sandbox(config),
     )
+
+
+def _sandbox(config: pytest.Config) -> str | None:
+    """The sandbox's backend; a file cannot ask for the one that holds nothing in."""
+    from agentgym.errors import UsageError
+    from agentgym.sandbox.shared import UNSAFE
+
+    name: str | None = _setting(config, "sandbox")
+    if name == UNSAFE and config.getoption("--agentgym-sandbox") is None:
+        raise UsageError(f"agentgym_sandbox = {UNSAFE} does not stand in a file: say --agentgym-sandbox {UNSAFE} each time")
+    return name
 
 
 def _root(config: pytest.Config) -> Path:

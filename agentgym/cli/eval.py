@@ -53,7 +53,19 @@ _BOUNDS = (
 )
 """Options, what their numbers must be, and the least and the most that is."""
 
-_OF_A_RESUMED_RUN = {"resume", "model", "concurrency", "max_cost", "infra_limit", "runs", "json", "quiet", "verbose", "tasks"}
+_OF_A_RESUMED_RUN = {
+    "resume",
+    "model",
+    "concurrency",
+    "max_cost",
+    "infra_limit",
+    "sandbox",
+    "runs",
+    "json",
+    "quiet",
+    "verbose",
+    "tasks",
+}
 """Options that mean something for a run that has begun; the others are on record."""
 
 
@@ -88,6 +100,7 @@ def _options(args: argparse.Namespace) -> Options:
         args.step_threads,
         args.processes,
         args.exitfirst,
+        args.sandbox,
     )
 
 
@@ -240,6 +253,7 @@ def _resume(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
             model=show.model,
             concurrency=args.concurrency,
             max_cost=args.max_cost,
+            sandbox=args.sandbox,
             on_start=show.start,
             on_progress=show.update,
         )

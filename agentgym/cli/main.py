@@ -102,6 +102,12 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
     how.add_argument(
         "--step-threads", type=int, default=16, metavar="N", help="threads for environments whose steps block (16)"
     )
+    how.add_argument(
+        "--sandbox",
+        metavar="NAME",
+        help="what holds in the code that a model writes: auto (the first that works here), namespace, docker, or a plugin's"
+        " (default $AGENTGYM_SANDBOX, else auto); unsafe_local holds nothing in",
+    )
     model = p.add_argument_group("the model's sampling (default: the suite's settings, else the model's own)")
     model.add_argument("--temperature", type=float, metavar="T", help="0 takes the likeliest token each time")
     model.add_argument("--top-p", type=float, metavar="P", help="sample from the likeliest tokens that make up P")
