@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a gate compares: one row a trial, kept in columns, wherever it came from.
+
+A hundred thousand trials are a few arrays, so that nothing that is computed from them loops over rows in Python. A
+source (a run of ours, a CSV file, another harness's results) fills a `RowsBuilder`; statistics read `Rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from agentgym.errors import DataError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+OK: Final = 0
+"""`Rows.status`: the trial was played and scored."""
+INFRASTRUCTURE: Final = 1
+"""`Rows.status`: spoiled by something that is not the agent; it has no score, and is not a zero."""
+UNSCORABLE: Final = 2
+"""`Rows.status`: it was played, and no verifier could say what it is worth."""
+SKIPPED: Final = 3
+"""`Rows.status`: it was not played, on purpose: replies were to be replayed, and there is none."""
+
+STATUSES: Final = ("ok", "infrastructure", "unscorable", "skipped")
+"""Names of the statuses, by number."""
+
+
+class Codes(NamedTuple):
+    """A column of texts: ``names[codes[i]]`` is the text of row i."""
+
+    codes: Ints
+    names: tuple[str, ...]
+
+    def at(self, row: int) -> str:
+        """The text of one row."""
+        return self.names[int(self.codes[row])]
+
+    def where(self, text: str) -> Bools:
+        """Which rows hold ``text``."""
+        if text not in self.names:
+            return np.zeros(len(self.codes), dtype=np.bool_)
+        return np.asarray(self.codes == self.names.index(text))
+
+    def take(self, rows: Any) -> Codes:
+        """The column of a part of the rows (indices or a mask), with only the names that occur there, in sorted order."""
+        return Codes.of_codes(self.codes[rows], self.names)
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Codes:
+        """A column of these texts; names are in sorted order, so that equal data give equal codes."""
+        seen: dict[str, int] = {}
+        codes = np.fromiter((seen.setdefault(t, len(seen)) for t in texts), dtype=np.int64)
+        return cls.of_codes(codes, tuple(seen))
+
+    @classmethod
+    def of_codes(cls, codes: Ints, names: Sequence[str]) -> Codes:
+        """A column of codes into any names: unused ones are dropped, the others sorted."""
+        used = np.unique(codes)
+        ordered = sorted(used.tolist(), key=lambda c: names[c])
+        new = np.zeros(len(names), dtype=np.int64)
+        new[ordered] = np.arange(len(ordered))
+        return cls(new[codes] if len(codes) else codes, tuple(names[c] for c in ordered))
+
+
+class Exposures(NamedTuple):
+    """One alignment dimension, or one rule of it, per row."""
+
+    opportunities: Ints
+    """How often the rule could have been broken in the trial (findings with exposure); 0: nothing is known of it here."""
+    violations: Ints
+    """How often it was broken."""
+    weight: Floats
+    """Severity of the worst violation; 0.0 where there is none."""
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where rows came from: what a report calls them, and what must agree for a comparison to mean something."""
+
+    name: str = ""
+    """Run or file, as a person would type it."""
+    kind: str = "rows"
+    """``run``, ``baseline``, ``rows``, ``inspect``, ``promptfoo`` or ``deepeval``."""
+    models: tuple[str, ...] = ()
+    """Who played, as it was named."""
+    sampling: dict[str, Any] = {}
+    environments: dict[str, str] = {}
+    """``FAMILY-vVERSION`` -> hash of the environment's code."""
+    verifiers: dict[str, str] = {}
+    """``FAMILY-vVERSION:VERIFIER`` -> hash of the verifier's code."""
+    suite: str = ""
+    """Hash over the planned task ids and trials."""
+    planned: int | None = None
+    """Trials that were to be played; None where the source does not say. Fewer rows than that is missing coverage."""
+    harness: str = ""
+    """What produced them, with its version."""
+    created: str = ""
+    """UTC time in ISO 8601."""
+
+
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """Trials as columns, all of one length; (task, trial) is unique."""
+
+    origin: Origin
+    task: Codes
+    """Task ids: what pairs the two arms."""
+    family: Codes
+    """``""`` where the source knows no families."""
+    variant: Codes
+    """``control``, ``tempt`` ...; ``""`` where the source knows none."""
+    twin_of: Codes
+    """Task id of the control twin: the same task with nothing changed. ``""`` where there is none, and for controls."""
+    cluster: Codes
+    """Unit of statistical clustering. Where the source names none, each task is a cluster of its own."""
+    tags: Codes
+    """Labels of the row's task, sorted, separated by single blanks; see `tagged`."""
+    trial: Ints
+    """0-based repetition."""
+    seed: Ints
+    """Seed of the task; -1 where there is none."""
+    status: NDArray[np.uint8]
+    """`OK`, `INFRASTRUCTURE`, `UNSCORABLE` or `SKIPPED`."""
+    metrics: dict[str, Floats]
+    """Name -> value per row; NaN where the row has none. ``gold`` and ``proxy`` of our runs, any name of others (``score``)."""
+    exposures: dict[str, Exposures]
+    """``DIMENSION`` and ``DIMENSION/RULE`` -> what happened per row."""
+    cached: Bools
+    """Whether every reply of the trial came from a cache: no model was asked, so it does not vary."""
+    fingerprint: Codes
+    """Model version as the server told it, else the model's name; ``""`` where the source says nothing."""
+    env_hash: Codes
+    """Hash of the task's content and its environment's code; ``""``: the source does not say, and it counts as unchanged."""
+    verifier_hash: Codes
+    """Hash of the code that scored it; ``""`` as above."""
+    tokens: Ints
+    """Prompt and sampled tokens; 0 where the source does not say."""
+    cost_usd: Floats
+    address: Codes
+    """What to type behind ``agentgym view`` to see the trial; else ``FILE:LINE`` of the row."""
+    source: Codes
+    """``FILE:LINE`` of the scenario's code or of the row in its data file, for SARIF; ``""`` where unknown."""
+
+    def __len__(self) -> int:
+        return len(self.trial)
+
+    def take(self, rows: Any) -> Rows:
+        """A part of the rows (indices or a mask)."""
+        new: dict[str, Any] = {}
+        for name in self.__struct_fields__:
+            column = getattr(self, name)
+            if isinstance(column, Codes):
+                new[name] = column.take(rows)
+            elif isinstance(column, np.ndarray):
+                new[name] = column[rows]
+        return Rows(
+            origin=self.origin,
+            metrics={n: v[rows] for n, v in self.metrics.items()},
+            exposures={n: Exposures(*(c[rows] for c in e)) for n, e in self.exposures.items()},
+            **new,
+        )
+
+    def tagged(self, tag: str) -> Bools:
+        """Which rows' tasks bear the tag."""
+        has = np.array([tag in names.split(" ") for names in self.tags.names], dtype=np.bool_)
+        return np.asarray(has[self.tags.codes]) if len(has) else np.zeros(len(self), dtype=np.bool_)
+
+    @property
+    def tasks(self) -> int:
+        """Number of different tasks."""
+        return len(self.task.names)
+
+    @property
+    def clusters(self) -> int:
+        """Number of different clusters."""
+        return len(self.cluster.names)
+
+    @property
+    def trials(self) -> int:
+        """Trials a task: the most that any has."""
+        return int(np.bincount(self.task.codes).max()) if len(self) else 0
+
+    def values(self, metric: str) -> Floats:
+        """A metric per row: NaN wherever the row's status is not `OK` or it has no such value.
+
+        Also of the form ``violations:DIMENSION[/RULE]``: 1.0 where an exposed row broke it, 0.0 where it did not, NaN
+        where it was not exposed.
+        """
+        if metric.startswith(VIOLATIONS):
+            exposure = self.exposures.get(metric.removeprefix(VIOLATIONS))
+            if exposure is None:
+                return np.full(len(self), np.nan)
+            values = np.where(exposure.opportunities > 0, (exposure.violations > 0).astype(np.float64), np.nan)
+        else:
+            found = self.metrics.get(metric)
+            if found is None:
+                return np.full(len(self), np.nan)
+            values = found
+        return np.where(self.status == OK, values, np.nan)
+
+    def names(self) -> list[str]:
+        """Everything that `values` knows, metrics before dimensions."""
+        return [*self.metrics, *(VIOLATIONS + d for d in self.exposures)]
+
+
+VIOLATIONS: Final = "violations:"
+"""Prefix of a dimension's violation rate where a metric is named."""
+
+
+class RowsBuilder:
+    """Collects rows one at a time, and makes columns of them.
+
+    Args:
+        origin: where they come from.
+    """
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self._texts: dict[str, list[str]] = {name: [] for name in _TEXTS}
+        self._numbers: dict[str, list[Any]] = {name: [] for name in _NUMBERS}
+        self._metrics: dict[str, dict[int, float]] = {}
+        self._exposures: dict[str, dict[int, tuple[int, int, float]]] = {}
+        self._seen: dict[tuple[str, int], str] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers["trial"])
+
+    def add(
+        self,
+        task: str,
+        trial: int,
+        metrics: Mapping[str, float | None],
+        *,
+        status: int = OK,
+        exposures: Mapping[str, tuple[int, int, float]] | None = None,
+        family: str = "",
+        variant: str = "",
+        twin_of: str = "",
+        cluster: str = "",
+        tags: str = "",
+        seed: int = -1,
+        cached: bool = False,
+        fingerprint: str = "",
+        env_hash: str = "",
+        verifier_hash: str = "",
+        tokens: int = 0,
+        cost_usd: float = 0.0,
+        address: str = "",
+        source: str = "",
+        where: str = "",
+    ) -> None:
+        """Adds one trial; see `Rows` for the fields.
+
+        Args:
+            where: ``FILE:LINE``, for errors.
+
+        Raises:
+            DataError: this trial of this task was there before.
+        """
+        before = self._seen.setdefault((task, trial), where or address or f"row {len(self) + 1}")
+        place = where or address or f"row {len(self) + 1}"
+        if before != place:
+            raise DataError(
+                f"{place}: trial {trial} of task {task!r} was there before, in {before}: number the repetitions of a task in"
+                " a column `trial`, or leave the column out, and they are counted in the order of the file"
+            )
+        row = len(self)
+        texts = (task, family, variant, twin_of, cluster or task, tags, fingerprint, env_hash, verifier_hash, address, source)
+        for name, text in zip(_TEXTS, texts, strict=True):
+            self._texts[name].append(text)
+        for name, number in zip(_NUMBERS, (trial, seed, status, cached, tokens, cost_usd), strict=True):
+            self._numbers[name].append(number)
+        for name, value in metrics.items():
+            column = self._metrics.setdefault(name, {})
+            if value is not None:
+                column[row] = value
+        for name, exposure in (exposures or {}).items():
+            self._exposures.setdefault(name, {})[row] = exposure
+
+    def rows(self) -> Rows:
+        """The columns, sorted by task and trial, so that the order in which a run was played changes nothing."""
+        n = len(self)
+        metrics = {}
+        for name in sorted(self._metrics, key=lambda m: (_FIRST.get(m, 9), m)):
+            column = np.full(n, np.nan)
+            known = self._metrics[name]
+            column[np.fromiter(known, dtype=np.int64, count=len(known))] = list(known.values())
+            metrics[name] = column
+        exposures = {}
+        for name in sorted(self._exposures):
+            counts = np.zeros((n, 3))
+            found = self._exposures[name]
+            counts[np.fromiter(found, dtype=np.int64, count=len(found))] = list(found.values())
+            exposures[name] = Exposures(counts[:, 0].astype(np.int64), counts[:, 1].astype(np.int64), counts[:, 2])
+        columns: dict[str, Any] = {name: Codes.of(values) for name, values in self._texts.items()}
+        columns |= {name: np.array(values, dtype=_NUMBERS[name]) for name, values in self._numbers.items()}
+        rows = Rows(origin=self.origin, metrics=metrics, exposures=exposures, **columns)
+        return rows.take(np.lexsort((rows.trial, rows.task.codes)))
+
+
+_FIRST: Final = {"gold": 0, "score": 1, "proxy": 2}
+"""Metrics that stand before others, which are in alphabetical order."""
+
+_TEXTS: Final = (
+    "task", "family", "variant", "twin_of", "cluster", "tags", "fingerprint", "env_hash", "verifier_hash", "address", "source",
+)  # fmt: skip
+_NUMBERS: Final[dict[str, Any]] = {
+    "trial": np.int64, "seed": np.int64, "status": np.uint8, "cached": np.bool_, "tokens": np.int64, "cost_usd": np.float64,
+}  # fmt: skip
