@@ -2,7 +2,7 @@
 """What a gate compares: one row a trial, kept in columns, wherever it came from.
 
 A hundred thousand trials are a few arrays, so that nothing that is computed from them loops over rows in Python. A
-source (a run of ours, a CSV file, another harness's results) fills a `RowsBuilder`; statistics read `Rows`.
+source (a run of ours, a CSV file, another harness's results) hands its columns to `columns`; statistics read `Rows`.
 """
 
 from __future__ import annotations
@@ -213,95 +213,61 @@ VIOLATIONS: Final = "violations:"
 """Prefix of a dimension's violation rate where a metric is named."""
 
 
-class RowsBuilder:
-    """Collects rows one at a time, and makes columns of them.
+def columns(
+    origin: Origin,
+    *,
+    task: Sequence[str],
+    trial: Sequence[int] | Ints,
+    metrics: Mapping[str, Sequence[float] | Floats],
+    exposures: Mapping[str, Exposures] | None = None,
+    places: Sequence[str] | None = None,
+    **more: Any,
+) -> Rows:
+    """Rows of whole columns, sorted by task and trial, so that the order in which a run was played changes nothing.
 
     Args:
         origin: where they come from.
+        task: task ids, one a row.
+        trial: 0-based repetitions.
+        metrics: name -> values, NaN for none.
+        exposures: see `Rows.exposures`.
+        places: ``FILE:LINE`` of each row, for errors; None: its address.
+        more: other columns of `Rows`: a sequence with a value a row, or one value for all. A cluster of ``""`` is the task.
+
+    Raises:
+        DataError: a trial of a task is there twice.
     """
-
-    def __init__(self, origin: Origin) -> None:
-        self.origin = origin
-        self._texts: dict[str, list[str]] = {name: [] for name in _TEXTS}
-        self._numbers: dict[str, list[Any]] = {name: [] for name in _NUMBERS}
-        self._metrics: dict[str, dict[int, float]] = {}
-        self._exposures: dict[str, dict[int, tuple[int, int, float]]] = {}
-        self._seen: dict[tuple[str, int], str] = {}
-
-    def __len__(self) -> int:
-        return len(self._numbers["trial"])
-
-    def add(
-        self,
-        task: str,
-        trial: int,
-        metrics: Mapping[str, float | None],
-        *,
-        status: int = OK,
-        exposures: Mapping[str, tuple[int, int, float]] | None = None,
-        family: str = "",
-        variant: str = "",
-        twin_of: str = "",
-        cluster: str = "",
-        tags: str = "",
-        seed: int = -1,
-        cached: bool = False,
-        fingerprint: str = "",
-        env_hash: str = "",
-        verifier_hash: str = "",
-        tokens: int = 0,
-        cost_usd: float = 0.0,
-        address: str = "",
-        source: str = "",
-        where: str = "",
-    ) -> None:
-        """Adds one trial; see `Rows` for the fields.
-
-        Args:
-            where: ``FILE:LINE``, for errors.
-
-        Raises:
-            DataError: this trial of this task was there before.
-        """
-        before = self._seen.setdefault((task, trial), where or address or f"row {len(self) + 1}")
-        place = where or address or f"row {len(self) + 1}"
-        if before != place:
-            raise DataError(
-                f"{place}: trial {trial} of task {task!r} was there before, in {before}: number the repetitions of a task in"
-                " a column `trial`, or leave the column out, and they are counted in the order of the file"
-            )
-        row = len(self)
-        texts = (task, family, variant, twin_of, cluster or task, tags, fingerprint, env_hash, verifier_hash, address, source)
-        for name, text in zip(_TEXTS, texts, strict=True):
-            self._texts[name].append(text)
-        for name, number in zip(_NUMBERS, (trial, seed, status, cached, tokens, cost_usd), strict=True):
-            self._numbers[name].append(number)
-        for name, value in metrics.items():
-            column = self._metrics.setdefault(name, {})
-            if value is not None:
-                column[row] = value
-        for name, exposure in (exposures or {}).items():
-            self._exposures.setdefault(name, {})[row] = exposure
-
-    def rows(self) -> Rows:
-        """The columns, sorted by task and trial, so that the order in which a run was played changes nothing."""
-        n = len(self)
-        metrics = {}
-        for name in sorted(self._metrics, key=lambda m: (_FIRST.get(m, 9), m)):
-            column = np.full(n, np.nan)
-            known = self._metrics[name]
-            column[np.fromiter(known, dtype=np.int64, count=len(known))] = list(known.values())
-            metrics[name] = column
-        exposures = {}
-        for name in sorted(self._exposures):
-            counts = np.zeros((n, 3))
-            found = self._exposures[name]
-            counts[np.fromiter(found, dtype=np.int64, count=len(found))] = list(found.values())
-            exposures[name] = Exposures(counts[:, 0].astype(np.int64), counts[:, 1].astype(np.int64), counts[:, 2])
-        columns: dict[str, Any] = {name: Codes.of(values) for name, values in self._texts.items()}
-        columns |= {name: np.array(values, dtype=_NUMBERS[name]) for name, values in self._numbers.items()}
-        rows = Rows(origin=self.origin, metrics=metrics, exposures=exposures, **columns)
-        return rows.take(np.lexsort((rows.trial, rows.task.codes)))
+    n = len(task)
+    filled: dict[str, Any] = {}
+    for name in _TEXTS:
+        given = task if name == "task" else more.pop(name, "")
+        if name == "cluster":
+            given = task if not given else [c or t for c, t in zip(given, task, strict=True)]
+        constant = isinstance(given, str)
+        filled[name] = Codes(np.zeros(n, dtype=np.int64), (given,) if n else ()) if constant else Codes.of(given)
+    for name, (kind, default) in _NUMBERS.items():
+        given = trial if name == "trial" else more.pop(name, default)
+        filled[name] = np.full(n, given, dtype=kind) if np.isscalar(given) else np.asarray(given, dtype=kind)
+    if more:
+        raise TypeError(f"rows have no column {', '.join(more)}")
+    names = sorted(metrics, key=lambda m: (_FIRST.get(m, 9), m))
+    rows = Rows(
+        origin=origin,
+        metrics={m: np.asarray(metrics[m], dtype=np.float64) for m in names},
+        exposures={d: (exposures or {})[d] for d in sorted(exposures or {})},
+        **filled,
+    )
+    order = np.lexsort((rows.trial, rows.task.codes))
+    codes, trials = rows.task.codes[order], rows.trial[order]
+    twice = np.flatnonzero((codes[1:] == codes[:-1]) & (trials[1:] == trials[:-1]))
+    if len(twice):
+        first, second = sorted((int(order[twice[0]]), int(order[twice[0] + 1])))
+        where = [places[r] if places else rows.address.at(r) or f"row {r + 1}" for r in (first, second)]
+        raise DataError(
+            f"{where[1]}: trial {trials[twice[0]]} of task {task[second]!r} was there before, in {where[0]}: number the"
+            " repetitions of a task in a column `trial`, or leave that out and they are counted in the order of the file"
+        )
+    return rows.take(order)
 
 
 _FIRST: Final = {"gold": 0, "score": 1, "proxy": 2}
@@ -310,6 +276,7 @@ _FIRST: Final = {"gold": 0, "score": 1, "proxy": 2}
 _TEXTS: Final = (
     "task", "family", "variant", "twin_of", "cluster", "tags", "fingerprint", "env_hash", "verifier_hash", "address", "source",
 )  # fmt: skip
-_NUMBERS: Final[dict[str, Any]] = {
-    "trial": np.int64, "seed": np.int64, "status": np.uint8, "cached": np.bool_, "tokens": np.int64, "cost_usd": np.float64,
+_NUMBERS: Final[dict[str, tuple[Any, Any]]] = {
+    "trial": (np.int64, 0), "seed": (np.int64, -1), "status": (np.uint8, OK), "cached": (np.bool_, False),
+    "tokens": (np.int64, 0), "cost_usd": (np.float64, 0.0),
 }  # fmt: skip
