@@ -7,7 +7,7 @@ source (a run of ours, a CSV file, another harness's results) hands its columns 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -56,9 +56,10 @@ class Codes(NamedTuple):
     @classmethod
     def of(cls, texts: Iterable[str]) -> Codes:
         """A column of these texts; names are in sorted order, so that equal data give equal codes."""
-        seen: dict[str, int] = {}
-        codes = np.fromiter((seen.setdefault(t, len(seen)) for t in texts), dtype=np.int64)
-        return cls.of_codes(codes, tuple(seen))
+        every = list(texts)
+        names = sorted(set(every))
+        number = dict(zip(names, range(len(names)), strict=True))
+        return cls(np.fromiter(map(number.__getitem__, every), dtype=np.int64, count=len(every)), tuple(names))
 
     @classmethod
     def of_codes(cls, codes: Ints, names: Sequence[str]) -> Codes:
@@ -152,11 +153,18 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 
     def take(self, rows: Any) -> Rows:
         """A part of the rows (indices or a mask)."""
+        return self._picked(rows, lambda column: column.take(rows))
+
+    def reordered(self, order: Ints) -> Rows:
+        """All rows in another order."""
+        return self._picked(order, lambda column: Codes(column.codes[order], column.names))
+
+    def _picked(self, rows: Any, texts: Callable[[Codes], Codes]) -> Rows:
         new: dict[str, Any] = {}
         for name in self.__struct_fields__:
             column = getattr(self, name)
             if isinstance(column, Codes):
-                new[name] = column.take(rows)
+                new[name] = texts(column)
             elif isinstance(column, np.ndarray):
                 new[name] = column[rows]
         return Rows(
@@ -239,12 +247,17 @@ def columns(
     """
     n = len(task)
     filled: dict[str, Any] = {}
+    made: dict[int, Codes] = {}  # of long columns that are given under two names, as addresses and sources of tables are
     for name in _TEXTS:
         given = task if name == "task" else more.pop(name, "")
         if name == "cluster":
             given = task if not given else [c or t for c, t in zip(given, task, strict=True)]
-        constant = isinstance(given, str)
-        filled[name] = Codes(np.zeros(n, dtype=np.int64), (given,) if n else ()) if constant else Codes.of(given)
+        if isinstance(given, str):
+            filled[name] = Codes(np.zeros(n, dtype=np.int64), (given,) if n else ())
+        else:
+            if id(given) not in made:
+                made[id(given)] = Codes.of(given)
+            filled[name] = made[id(given)]
     for name, (kind, default) in _NUMBERS.items():
         given = trial if name == "trial" else more.pop(name, default)
         filled[name] = np.full(n, given, dtype=kind) if np.isscalar(given) else np.asarray(given, dtype=kind)
@@ -267,7 +280,7 @@ def columns(
             f"{where[1]}: trial {trials[twice[0]]} of task {task[second]!r} was there before, in {where[0]}: number the"
             " repetitions of a task in a column `trial`, or leave that out and they are counted in the order of the file"
         )
-    return rows.take(order)
+    return rows.reordered(order)
 
 
 _FIRST: Final = {"gold": 0, "score": 1, "proxy": 2}
