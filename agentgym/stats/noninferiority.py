@@ -26,12 +26,12 @@ def judge(difference: Difference, margin: float, alpha: float = 0.05, p_adjusted
             correction, since every metric has to pass: an intersection-union test (Berger 1982, Technometrics 24).
     """
     p = difference.p_worse if p_adjusted is None else p_adjusted
-    possible = difference.clusters >= FEW and difference.mean < 0  # a p-value that is NaN is below nothing
+    worse = difference.clusters >= FEW and difference.mean < 0 and p <= alpha  # a p-value that is NaN is below nothing
     point = difference.method == "constant"
     passes = difference.low > -margin or (point and difference.low >= -margin - 1e-12)
     if passes:
-        return "tolerated" if possible and difference.p_worse <= alpha else "pass"
-    return "regression" if possible and p <= alpha else "inconclusive"
+        return "tolerated" if worse else "pass"
+    return "regression" if worse else "inconclusive"
 
 
 def clusters_needed(difference: Difference, margin: float, alpha: float = 0.05, most: int = 1_000_000) -> int | None:
