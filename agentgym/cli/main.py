@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from agentgym import __version__
+from agentgym.cli import gate_options
 
 OK, USAGE, NOTHING, INFRASTRUCTURE, INTERNAL, INTERRUPTED, TERMINATED = 0, 2, 5, 12, 70, 130, 143
 """Exit codes: ran; wrong usage; nothing selected; infrastructure errors above the limit; our own bug; Ctrl-C; SIGTERM."""
@@ -190,6 +191,7 @@ def parser() -> argparse.ArgumentParser:
     c = commands.add_parser("new", help="start a file of your own", allow_abbrev=False)
     c.add_argument("kind", choices=("task",), help="task: an environment with its oracles, ready to run")
     c.add_argument("path", metavar="FILE.py", help="file to make; it must not exist")
+    gate_options.add(commands)
     for command in commands.choices.values():
         command.set_defaults(parser=command)
     return p
@@ -262,11 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose:
             raise
         _say(str(e))
-        if isinstance(e, errors.NothingSelectedError):
-            return NOTHING
-        if isinstance(e, (errors.InfrastructureError, errors.RecordError, errors.ModelFileError)):
-            return INFRASTRUCTURE
-        return USAGE
+        return _code(e)
     except Exception as e:
         if verbose:
             raise
@@ -280,9 +278,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERNAL
 
 
+def _code(error: Exception) -> int:
+    """The exit code that an error means."""
+    from agentgym import errors
+
+    if isinstance(error, errors.NothingSelectedError):
+        return NOTHING
+    if isinstance(error, (errors.InfrastructureError, errors.RecordError, errors.ModelFileError)):
+        return INFRASTRUCTURE
+    return USAGE if isinstance(error, errors.AgentGymError) else INTERNAL
+
+
 def entry() -> NoReturn:
     """The ``agentgym`` program: `main`, and the end of the process."""
-    code = main()
+    try:
+        code = main()
+    except Exception as e:  # somebody wants to see where it comes from; Python's own exit code, 1, is a verdict of ours
+        import traceback
+
+        traceback.print_exc()
+        code = _code(e)
     if code in (INTERRUPTED, TERMINATED):
         # All that counts is on disk. A local model's turn cannot be stopped, and to wait for its thread would keep the
         # person who pressed Ctrl-C waiting for up to a minute.

@@ -157,7 +157,7 @@ def _lines(rows: Rows) -> Iterator[_Line]:
             cached=cached if any(cached) else None,
             tokens=tokens if any(tokens) else None,
             cost_usd=cost if any(cost) else None,
-            source="" if os.path.isabs(source) else source,
+            source="" if os.path.isabs(source) or source == rows.address.at(first) else source,
         )
 
 
