@@ -17,7 +17,7 @@ import msgspec
 
 from agentgym.chat import ImagePart, Message, clean_text
 from agentgym.env import ChatEnv
-from agentgym.errors import DefinitionError, InfrastructureError, redact
+from agentgym.errors import DefinitionError, InfrastructureError, MissingReplyError, redact
 from agentgym.protocols import NO_USAGE, Completion, EpisodeContext, FinishReason, Policy, Sampling, Usage
 from agentgym.scoring import Finding, Score, Verifier, VerifierContext, gold_value, proxy_reward, verify
 from agentgym.task import FrozenTask, Task, from_numpy, plain
@@ -334,6 +334,8 @@ def public_name(name: str) -> str:
 
 def episode_error(layer: _ErrorKind, error: BaseException) -> EpisodeError:
     """The error as it is kept: storable, of bounded length, without secrets."""
+    if isinstance(error, MissingReplyError):
+        return EpisodeError("replay", redact(clean_text(str(error))))
     try:
         text = str(error)
     except Exception:  # somebody's __str__

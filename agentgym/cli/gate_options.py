@@ -68,7 +68,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         formatter_class=raw,
         allow_abbrev=False,
     )
-    actions = b.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = b.add_subparsers(dest="action", metavar="ACTION", required=True, help="what to do; ACTION --help says more")
     c = actions.add_parser("create", help="make a baseline of a run", allow_abbrev=False)
     c.add_argument("run", metavar="RUN", help="a run, or a file of trials")
     c.add_argument("-o", "--output", required=True, metavar="FILE", help="where it goes, e.g. baselines/pr.jsonl")

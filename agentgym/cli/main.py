@@ -103,6 +103,12 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
     how.add_argument(
         "--step-threads", type=int, default=16, metavar="N", help="threads for environments whose steps block (16)"
     )
+    how.add_argument(
+        "--replies", metavar="FILE", help="use the replies kept in this text file, ask for those it lacks, and keep them there"
+    )
+    how.add_argument(
+        "--replay-only", action="store_true", help="ask no model: an episode whose replies are not all kept is skipped"
+    )
     model = p.add_argument_group("the model's sampling (default: the suite's settings, else the model's own)")
     model.add_argument("--temperature", type=float, metavar="T", help="0 takes the likeliest token each time")
     model.add_argument("--top-p", type=float, metavar="P", help="sample from the likeliest tokens that make up P")
