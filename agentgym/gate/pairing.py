@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agentgym.errors import DataError
 from agentgym.gate.rows import Bools, Codes, Floats, Ints, Rows
 from agentgym.stats.paired import FEW
 
@@ -136,10 +137,20 @@ class Values(NamedTuple):
 
 
 def metric_values(a: Arms, metric: str, keep: Bools, rows: tuple[Bools, Bools]) -> Values:
-    """A metric's means by task over the kept tasks and rows."""
+    """A metric's means by task over the kept tasks and rows.
+
+    Raises:
+        DataError: a value is infinite.
+    """
     n = len(a.names)
-    b = np.where(rows[0] & keep[a.b_task], a.baseline.values(metric), np.nan)
-    c = np.where(rows[1] & keep[a.c_task], a.candidate.values(metric), np.nan)
+    b_all, c_all = a.baseline.values(metric), a.candidate.values(metric)
+    for name, values, arm in (("baseline", b_all, a.baseline), ("candidate", c_all, a.candidate)):
+        wrong = np.flatnonzero(np.isinf(values))
+        if len(wrong):
+            place = arm.address.at(int(wrong[0])) or arm.task.at(int(wrong[0]))
+            raise DataError(f"{metric} of the {name} is infinite in {place}: leave the value out, and it counts as missing")
+    b = np.where(rows[0] & keep[a.b_task], b_all, np.nan)
+    c = np.where(rows[1] & keep[a.c_task], c_all, np.nan)
     b_mean, b_count = means(b, a.b_task, n)
     c_mean, c_count = means(c, a.c_task, n)
     return Values(b_mean, c_mean, b_count, c_count)

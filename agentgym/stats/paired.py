@@ -118,7 +118,7 @@ def cluster_se(sums: Floats, sizes: Floats) -> tuple[float, float]:
     """
     if len(sizes) < 2:
         return math.nan, math.nan
-    n = sizes.sum()
+    n = float(sizes.sum())
     w = sizes / n
     residual = sums - sizes * (sums.sum() / n)
     se = math.sqrt(float((residual**2 / (1.0 - w)).sum())) / n
@@ -139,7 +139,7 @@ def _df(w: Floats, spread: Floats) -> float:
     whole = 2 * (ww * vv + wv * wv) + total * total * ww * ww - 4 * total * ww * wv
     diagonal = -2 * w * v + total * w * w
     square = float(whole - ((a2 * diagonal) ** 2).sum() + ((a2 * (v + diagonal)) ** 2).sum())
-    return trace * trace / square
+    return float(trace * trace / square)
 
 
 @functools.lru_cache(maxsize=4)

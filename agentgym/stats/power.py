@@ -53,11 +53,15 @@ def chances(se: float, df: float, shift: float, margin: float, alpha: float = 0.
         se: standard error of the difference, above 0; ``df``: its degrees of freedom.
         shift: true difference, negative for worse; ``margin``: largest accepted drop.
     """
-    from scipy.special import nctdtr
+    from scipy.special import nctdtr, ndtr
+
+    def below(bound: float, away: float) -> float:
+        # far out the library's series ends in NaN, and the standard error may as well be known
+        return float(nctdtr(df, away, bound)) if abs(away) < 30.0 else float(ndtr(bound - away))
 
     t = t_quantile(1.0 - alpha, df)
-    passed = 1.0 - float(nctdtr(df, (shift + margin) / se, t))
-    worse = float(nctdtr(df, shift / se, min(-t, t - margin / se)))
+    passed = 1.0 - below(t, (shift + margin) / se)
+    worse = below(min(-t, t - margin / se), shift / se)
     worse = min(worse, 1.0 - passed)
     return Chances(passed, worse, 1.0 - passed - worse)
 

@@ -64,6 +64,16 @@ def test_the_formula_is_the_noncentral_t_distribution() -> None:
     assert got.passed == pytest.approx(stats.nct.sf(t, 19, -1.5), abs=1e-6)
 
 
+def test_chances_are_chances_however_small_the_error() -> None:
+    for se in (1e-12, 1e-4, 0.0017, 0.01, 1.0, 1e6):
+        for shift in (0.0, -0.01, -0.05, -0.5):
+            got = chances(se, 9, shift, 0.05)
+            assert all(0.0 <= p <= 1.0 for p in got)
+            assert sum(got) == pytest.approx(1.0)
+    assert chances(1e-12, 9, -0.06, 0.05).regression == pytest.approx(1.0)
+    assert chances(1e-12, 9, -0.04, 0.05).passed == pytest.approx(1.0)
+
+
 def test_baseline_trials_and_tasks_buy_precision_as_the_formula_says() -> None:
     once = standard_error(20, 10, 4, 4, 0.15)
     assert standard_error(20, 10, 4, 16, 0.15) / once == pytest.approx(math.sqrt(1.25 / 2))
