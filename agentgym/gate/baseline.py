@@ -194,12 +194,16 @@ _header = msgspec.json.Decoder(Header)
 _line = msgspec.json.Decoder(_Line)
 
 
-def parse_baseline(path: Path, lines: Sequence[str]) -> tuple[Header, Rows]:
-    """A baseline of the lines of its file.
+def read_header(path: Path) -> Header:
+    """The first line of a baseline.
 
     Raises:
         DataError: see `read`.
     """
+    return _decode_header(path, read_text(path).split("\n", 1))
+
+
+def _decode_header(path: Path, lines: Sequence[str]) -> Header:
     try:
         header = _header.decode(lines[0])
     except (msgspec.MsgspecError, IndexError) as e:
@@ -210,6 +214,16 @@ def parse_baseline(path: Path, lines: Sequence[str]) -> tuple[Header, Rows]:
         ) from e
     if header.schema != SCHEMA:
         raise DataError(f"{path}: it is a {header.schema}, and this version reads {SCHEMA}: upgrade agentgym, or make it anew")
+    return header
+
+
+def parse_baseline(path: Path, lines: Sequence[str]) -> tuple[Header, Rows]:
+    """A baseline of the lines of its file.
+
+    Raises:
+        DataError: see `read`.
+    """
+    header = _decode_header(path, lines)
     table: dict[str, list[Any]] = {n: [] for n in (*_SAME, *_PER_TRIAL)}
     metrics: dict[str, list[float]] = {}
     exposures: dict[str, list[tuple[int, int, float]]] = {}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from agentgym.errors import UsageError, did_you_mean
 from agentgym.gate import baseline as baselines
 from agentgym.gate import sources
-from agentgym.gate.rows import SKIPPED, Rows
+from agentgym.gate.rows import SKIPPED, Rows, concatenate
 from agentgym.gate.rules import Rules, for_rows, read_rules
 from agentgym.gate.verdict import Arm, Check, Flagged, TaskResult, Verdict
 from agentgym.records.run import Run, find_run, runs_root
@@ -26,6 +27,7 @@ def compare(
     rules: str | None = None,
     runs: str | None = None,
     canary: str | None = None,
+    sequential: bool = False,
     today: datetime.date | None = None,
 ) -> Verdict:
     """The verdict on a candidate.
@@ -36,6 +38,7 @@ def compare(
         rules: a rules file; None: built-in rules.
         runs: folder of runs.
         canary: a new run of the baseline's own code: what it differs from the baseline is not the candidate's doing.
+        sequential: whether the candidate may have been stopped early: error rates hold however often one looks.
         today: what expiry dates are held against; None: the day it is, UTC.
 
     Raises:
@@ -47,7 +50,10 @@ def compare(
     before, new = sources.load(baseline, runs), sources.load(candidate, runs)
     other = sources.load(canary, runs) if canary else None
     notes = _notes(baseline, before, today)
-    verdict = judge(before, new, asked, today=today, canary=other)
+    if sequential:
+        verdict = _early(before, new, asked, today, other)
+    else:
+        verdict = judge(before, new, asked, today=today, canary=other)
     verdict = msgspec.structs.replace(verdict, flagged=_located((*verdict.flagged, *_fallen(verdict)), before))
     if new.origin.kind == "run" and verdict.flagged:
         from agentgym.gate.sources_run import look_up
@@ -55,6 +61,66 @@ def compare(
         with Run(find_run(candidate, runs_root(runs))) as run:
             verdict = msgspec.structs.replace(verdict, flagged=look_up(run, verdict.flagged))
     return msgspec.structs.replace(verdict, warnings=(*verdict.warnings, *notes))
+
+
+def _early(before: Rows, new: Rows, asked: Rules, today: datetime.date, canary: Rows | None) -> Verdict:
+    """The verdict on a run that may be stopped, or go on: INCONCLUSIVE as long as neither is known."""
+    from agentgym.gate.sequential import Sequential
+
+    planned = new.origin.planned or len(new)
+    watch = Sequential(before, for_rows(asked, before, new), trials=new.trials)
+    watch.feed(new)
+    verdict = watch.verdict(new, today=today, canary=canary)
+    if watch.state == "running" and planned > len(new) and verdict.outcome not in ("invariant", "incompatible"):
+        text = f"INCONCLUSIVE: {len(new)} of {planned} trials do not decide it yet: `agentgym eval --resume {new.origin.name}`"
+        verdict = msgspec.structs.replace(verdict, outcome="inconclusive", exit_code=10, summary=text)
+    return verdict
+
+
+def judge_played(
+    played: Sequence[tuple[Path, list[str]]],
+    baseline: str,
+    asked: Rules,
+    shown: Callable[[Path], str],
+    today: datetime.date | None = None,
+) -> Verdict:
+    """The verdict on a suite whose parts were played into several runs.
+
+    Args:
+        played: runs, and which tasks of each belong to the suite.
+        baseline: its file.
+        asked: the rules.
+        shown: how to name a run.
+        today: see `compare`.
+
+    Raises:
+        UsageError: something cannot be used.
+    """
+    from agentgym.gate.sources_run import look_up, run_rows
+
+    today = today or datetime.datetime.now(datetime.UTC).date()
+    wanted: dict[Path, set[str]] = {}
+    for path, tasks in played:
+        wanted.setdefault(path, set()).update(tasks)
+    before = sources.load(baseline)
+    found: list[Rows] = []
+    for path, names in wanted.items():
+        with Run(path) as run:
+            rows = run_rows(run, shown(path))
+            planned = sum(k for t, k in run._rows("SELECT task_id, trials FROM plan") if t in names)
+        chosen = np.array([t in names for t in rows.task.names], dtype=np.bool_)[rows.task.codes]
+        origin = msgspec.structs.replace(rows.origin, planned=planned)
+        found.append(msgspec.structs.replace(rows.take(chosen), origin=origin))
+    verdict = judge(before, concatenate(found), asked, today=today)
+    flagged: list[Flagged] = []
+    for flag in _located((*verdict.flagged, *_fallen(verdict)), before):
+        for path in wanted:
+            if flag.address.startswith(f"{shown(path)}::"):
+                with Run(path) as run:
+                    flagged += look_up(run, [flag])
+                break
+    notes = _notes(baseline, before, today)
+    return msgspec.structs.replace(verdict, flagged=tuple(flagged), warnings=(*verdict.warnings, *notes))
 
 
 def judge(before: Rows, new: Rows, asked: Rules, *, today: datetime.date | None = None, canary: Rows | None = None) -> Verdict:
@@ -133,7 +199,7 @@ def _notes(name: str, rows: Rows, today: datetime.date) -> list[str]:
     """What a reader should know of the baseline."""
     found = []
     if rows.origin.kind == "baseline":
-        header, _ = baselines.read(Path(name))
+        header = baselines.read_header(Path(name))
         if header.expires is not None and header.expires <= today:
             found.append(
                 f"the baseline {name} expired on {header.expires}: see whether it still is what is wanted, and"

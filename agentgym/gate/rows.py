@@ -283,6 +283,41 @@ def columns(
     return rows.reordered(order)
 
 
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    """The rows of several sources as one, under the first one's origin; planned trials are added up.
+
+    Raises:
+        DataError: a trial of a task is in two of them.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0].origin
+    planned = [p.origin.planned for p in parts]
+    origin = msgspec.structs.replace(
+        first,
+        models=tuple(dict.fromkeys(m for p in parts for m in p.origin.models)),
+        environments={n: h for p in parts for n, h in p.origin.environments.items()},
+        verifiers={n: h for p in parts for n, h in p.origin.verifiers.items()},
+        planned=None if None in planned else sum(n for n in planned if n is not None),
+        name=", ".join(p.origin.name for p in parts),
+    )
+    texts = {n: [column.names[c] for p in parts for column in (getattr(p, n),) for c in column.codes.tolist()] for n in _TEXTS}
+    numbers: dict[str, Any] = {n: np.concatenate([getattr(p, n) for p in parts]) for n in _NUMBERS}
+    metrics = dict.fromkeys(m for p in parts for m in p.metrics)
+    nothing = [Exposures(np.zeros(len(p), np.int64), np.zeros(len(p), np.int64), np.zeros(len(p))) for p in parts]
+    exposures = {}
+    for name in dict.fromkeys(d for p in parts for d in p.exposures):
+        mine = [p.exposures.get(name, none) for p, none in zip(parts, nothing, strict=True)]
+        exposures[name] = Exposures(*(np.concatenate([e[i] for e in mine]) for i in range(3)))
+    return columns(
+        origin,
+        metrics={m: np.concatenate([p.metrics.get(m, np.full(len(p), np.nan)) for p in parts]) for m in metrics},
+        exposures=exposures,
+        **texts,
+        **numbers,
+    )
+
+
 _FIRST: Final = {"gold": 0, "score": 1, "proxy": 2}
 """Metrics that stand before others, which are in alphabetical order."""
 
