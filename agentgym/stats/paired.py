@@ -122,6 +122,8 @@ def cluster_se(sums: Floats, sizes: Floats) -> tuple[float, float]:
     w = sizes / n
     residual = sums - sizes * (sums.sum() / n)
     se = math.sqrt(float((residual**2 / (1.0 - w)).sum())) / n
+    if sizes.min() == sizes.max():
+        return se, len(sizes) - 1.0
     return se, min(_df(w, w), _df(w, w**2))
 
 
