@@ -17,7 +17,7 @@ import msgspec
 
 from agentgym.chat import ImagePart, Message, clean_text
 from agentgym.env import ChatEnv
-from agentgym.errors import DefinitionError, InfrastructureError, redact
+from agentgym.errors import DefinitionError, InfrastructureError, MissingReplyError, redact
 from agentgym.protocols import NO_USAGE, Completion, EpisodeContext, FinishReason, Policy, Sampling, Usage
 from agentgym.sandbox.protocol import SandboxError
 from agentgym.scoring import Finding, Score, Verifier, VerifierContext, gold_value, proxy_reward, verify
@@ -361,6 +361,8 @@ def public_name(name: str) -> str:
 
 def episode_error(layer: _ErrorKind, error: BaseException) -> EpisodeError:
     """The error as it is kept: storable, of bounded length, without secrets. A sandbox's is its own layer's, whoever used it."""
+    if isinstance(error, MissingReplyError):
+        return EpisodeError("replay", redact(clean_text(str(error))))
     if isinstance(error, SandboxError):
         layer = "sandbox"
     try:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from agentgym import __version__
+from agentgym.cli import gate_options
 
 OK, USAGE, NOTHING, INFRASTRUCTURE, INTERNAL, INTERRUPTED, TERMINATED = 0, 2, 5, 12, 70, 130, 143
 """Exit codes: ran; wrong usage; nothing selected; infrastructure errors above the limit; our own bug; Ctrl-C; SIGTERM."""
@@ -107,6 +108,12 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="NAME",
         help="what holds in the code that a model writes: auto (the first that works here), namespace, docker, or a plugin's"
         " (default $AGENTGYM_SANDBOX, else auto); unsafe_local holds nothing in",
+    )
+    how.add_argument(
+        "--replies", metavar="FILE", help="use the replies kept in this text file, ask for those it lacks, and keep them there"
+    )
+    how.add_argument(
+        "--replay-only", action="store_true", help="ask no model: an episode whose replies are not all kept is skipped"
     )
     model = p.add_argument_group("the model's sampling (default: the suite's settings, else the model's own)")
     model.add_argument("--temperature", type=float, metavar="T", help="0 takes the likeliest token each time")
@@ -263,6 +270,7 @@ def parser() -> argparse.ArgumentParser:
     c = commands.add_parser("new", help="start a file of your own", allow_abbrev=False)
     c.add_argument("kind", choices=("task",), help="task: an environment with its oracles, ready to run")
     c.add_argument("path", metavar="FILE.py", help="file to make; it must not exist")
+    gate_options.add(commands)
     for command in commands.choices.values():
         command.set_defaults(parser=command)
     return p
@@ -335,11 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose:
             raise
         _say(str(e))
-        if isinstance(e, errors.NothingSelectedError):
-            return NOTHING
-        if isinstance(e, (errors.InfrastructureError, errors.RecordError, errors.ModelFileError)):
-            return INFRASTRUCTURE
-        return USAGE
+        return _code(e)
     except Exception as e:
         if verbose:
             raise
@@ -353,9 +357,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERNAL
 
 
+def _code(error: Exception) -> int:
+    """The exit code that an error means."""
+    from agentgym import errors
+
+    if isinstance(error, errors.NothingSelectedError):
+        return NOTHING
+    if isinstance(error, (errors.InfrastructureError, errors.RecordError, errors.ModelFileError)):
+        return INFRASTRUCTURE
+    return USAGE if isinstance(error, errors.AgentGymError) else INTERNAL
+
+
 def entry() -> NoReturn:
     """The ``agentgym`` program: `main`, and the end of the process."""
-    code = main()
+    try:
+        code = main()
+    except Exception as e:  # somebody wants to see where it comes from; Python's own exit code, 1, is a verdict of ours
+        import traceback
+
+        traceback.print_exc()
+        code = _code(e)
     if code in (INTERRUPTED, TERMINATED):
         # All that counts is on disk. A local model's turn cannot be stopped, and to wait for its thread would keep the
         # person who pressed Ctrl-C waiting for up to a minute.

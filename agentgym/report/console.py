@@ -64,6 +64,8 @@ def _notes(row: Row) -> list[Text]:
         parts.append(Text(f"truncated {row.truncated}", "yellow"))
     if row.gold.unscorable or row.reward.unscorable:
         parts.append(Text(f"unscorable {max(row.gold.unscorable, row.reward.unscorable)}", "yellow"))
+    if row.skipped:
+        parts.append(Text(f"skipped {row.skipped} (no reply kept)", "yellow"))
     if row.infrastructure:
         parts.append(Text(f"infrastructure {row.infrastructure} (not scored)", "yellow"))
     return parts
@@ -179,6 +181,8 @@ def _wrong(s: Summary) -> list[str]:
     wrong = []
     if s.infrastructure:
         wrong.append(f"{s.infrastructure:,} infrastructure outcome{'s' * (s.infrastructure != 1)}, not scored")
+    if s.skipped:
+        wrong.append(f"{s.skipped:,} skipped: no reply kept")
     if s.unscorable:
         wrong.append(f"{s.unscorable:,} unscorable")
     if s.tool_exceptions:
