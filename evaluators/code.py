@@ -97,19 +97,25 @@ class _Said(msgspec.Struct):
 def _ask_all(
     backend: Backend, source: str, entry_point: str, ready: _Ready, declared: int, each: bool, timeout_s: float
 ) -> _Said:
-    """All cases in one batch, in an order that the candidate cannot know; the first ``declared`` of them count."""
-    order = list(range(len(ready.calls)))
-    random.Random(seed_of(source + ready.calls[0])).shuffle(order)
+    """All cases in one batch, in an order that the candidate cannot know: the declared ones, then the further ones, so that what
+    it does to itself over these does not count against it among the others."""
+    chance = random.Random(seed_of(source + ready.calls[0]))
+    order, rest = list(range(declared)), list(range(declared, len(ready.calls)))
+    chance.shuffle(order)
+    chance.shuffle(rest)
+    order += rest
     found = answers(backend, source, entry_point, [ready.calls[i] for i in order], timeout_s, each=each)
-    replies: dict[int, Reply | None] = dict(zip(order, found.replies, strict=True))
+    replies: list[Reply | None] = [None] * len(order)
+    for i, reply in zip(order, found.replies, strict=True):
+        replies[i] = reply
     wall = found.wall_s
-    if declared < len(order) and not found.forged and any(replies[i] is None for i in range(declared)):
-        # it may have been a further input that it did not survive
-        order = [i for i in order if i < declared]
-        found = answers(backend, source, entry_point, [ready.calls[i] for i in order], timeout_s, each=each)
-        replies.update(zip(order, found.replies, strict=True))
+    if found.cut and not found.forged and len(order) > 1:  # too much for one process to say, perhaps not for one each
+        missing = [i for i in order if replies[i] is None]
+        found = answers(backend, source, entry_point, [ready.calls[i] for i in missing], timeout_s, each=True)
+        for i, reply in zip(missing, found.replies, strict=True):
+            replies[i] = reply
         wall += found.wall_s
-    return _Said([replies[i] for i in range(len(ready.calls))], found.why, found.forged, wall)
+    return _Said(replies, found.why, found.forged, wall)
 
 
 def grade_calls(
@@ -227,7 +233,11 @@ def grade_program(
         how: Sameness | None = learned.allowed
         if not report.passed:
             given = [r for r in said.replies[:count] if r is not None and r[0] in ("ok", "raised")]
-            if said.forged or len(given) < count or any(r.outcome == "refused" for r in results):
+            fatal = any(
+                c.outcome == "refused" or (c.outcome.startswith("raised") and not k.raises)
+                for c, k in zip(results, learned.cases, strict=True)
+            )
+            if said.forged or len(given) < count or fatal:  # no answer where the reference has one: nothing to play
                 return msgspec.structs.replace(report, tests=(False,) * learned.tests)
             known = list(zip(learned.cases, given, strict=True))
             report = play(backend, source, entry_point, texts, reference, known, candidate)
