@@ -31,7 +31,7 @@ from agentgym.evaluators.code_compare import LEVELS, Sameness, canonical, canoni
 from agentgym.evaluators.code_guest import NotPlain, decode, encode
 from agentgym.evaluators.code_play import Learned, learn, once, play, seed_of
 from agentgym.evaluators.code_report import Case, CaseResult, CodeReport, CodeTests, refusal, summary, unread
-from agentgym.evaluators.code_suspect import suspected
+from agentgym.evaluators.code_suspect import named_cases, overfitted, suspected
 from agentgym.evaluators.math_visible import without_thoughts
 from agentgym.scoring import Finding, Score, Status, Verifier, VerifierContext, verifier
 from agentgym.trajectory import Trajectory
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Case", "CaseResult", "CodeReport", "CodeTests", "Fresh", "Sameness", "code_passes", "grade", "grade_calls",
-    "grade_output", "grade_program", "last_block", "submitted_code",
+    "grade_output", "grade_program", "last_block", "named_cases", "submitted_code",
 ]  # fmt: skip
 
 PERTURBED = 24
@@ -97,8 +97,10 @@ class _Said(msgspec.Struct):
 def _ask_all(
     backend: Backend, source: str, entry_point: str, ready: _Ready, declared: int, each: bool, timeout_s: float
 ) -> _Said:
-    """All cases in one batch, in an order that the candidate cannot know: the declared ones, then the further ones, so that what
-    it does to itself over these does not count against it among the others."""
+    """All cases in one batch, in an order that the candidate cannot know.
+
+    The declared ones come before the further ones: what it does to itself over these does not count against it among those.
+    """
     chance = random.Random(seed_of(source + ready.calls[0]))
     order, rest = list(range(declared)), list(range(declared, len(ready.calls)))
     chance.shuffle(order)
@@ -158,7 +160,9 @@ def grade_calls(
     said = _ask_all(backend, source, entry_point, ready, len(known), fresh in ("call", "test"), timeout_s)
     results = [said.result(ready, i, compare) for i in range(len(known) + len(more))]
     report = summary(results, said.forged, said.wall_s)
-    return suspected(report, source, reference, known, more) if report.passed and reference and perturb > 0 else report
+    if not report.passed:
+        return overfitted(report, source, reference, known)
+    return suspected(report, source, reference, known, more) if reference and perturb > 0 else report
 
 
 def _further(backend: Backend, reference: str, entry_point: str, known: Sequence[Case], count: int) -> list[Case]:

@@ -30,7 +30,7 @@ from agentgym.evaluators.code import (
 )
 from agentgym.evaluators.code_compare import LEVELS, canonical, same, sameness
 from agentgym.evaluators.code_guest import NotPlain, decode, encode
-from agentgym.evaluators.code_vary import key_of, varied
+from agentgym.evaluators.code_vary import Chance, key_of, varied
 from agentgym.sandbox import open_backend
 from agentgym.sandbox.protocol import Backend, SandboxDeadError
 from agentgym.scoring import Finding, Score, VerifierContext
@@ -311,9 +311,9 @@ def test_output_is_compared_by_lines(backend: Backend) -> None:
 # -- inputs like those of the tests -----------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.integers(1, 99), st.lists(st.integers(0, 50), min_size=2, max_size=5)), min_size=1), st.randoms())
-def test_further_inputs_keep_signs_lengths_and_types_and_are_new(inputs: list[Any], chance: Any) -> None:
-    found = varied(inputs, 10, chance)
+@given(st.lists(st.tuples(st.integers(1, 99), st.lists(st.integers(0, 50), min_size=2, max_size=5)), min_size=1), st.integers())
+def test_further_inputs_keep_signs_lengths_and_types_and_are_new(inputs: list[Any], seed: int) -> None:
+    found = varied(inputs, 10, Chance(seed))
     assert len({key_of(f) for f in [*found, *inputs]}) >= len(found) + len({key_of(i) for i in inputs})
     for n, row in found:
         assert type(n) is int
@@ -323,11 +323,27 @@ def test_further_inputs_keep_signs_lengths_and_types_and_are_new(inputs: list[An
 
 
 def test_rows_that_are_always_sorted_stay_sorted() -> None:
-    import random
-
-    found = varied([([1, 4, 9],), ([2, 3, 50],)], 20, random.Random(0))
+    found = varied([([1, 4, 9],), ([2, 3, 50],)], 20, Chance(0))
     assert found
     assert all(row == sorted(row) and len(set(row)) == 3 for (row,) in found)
+
+
+SHOWN = [Case(args=(n,), expected=n * n, visible=n < 20) for n in (7, 12, 15, 31, 40)]
+
+
+@pytest.mark.parametrize(
+    ("source", "flags"),
+    [
+        ("def square(x): return {7: 49, 12: 144, 15: 225}.get(x, 0)", ("special_cased",)),
+        ("def square(x): return x * x if x < 40 else 0", ("overfit",)),
+        ("def square(x): return x", ()),
+        (SQUARE, ()),
+    ],
+)
+def test_a_program_that_knows_what_it_was_shown_is_told_from_one_that_misses_an_edge(
+    backend: Backend, source: str, flags: tuple[str, ...]
+) -> None:
+    assert grade_calls(backend, source, "square", SHOWN).flags == flags
 
 
 # -- submitted code ---------------------------------------------------------------------------------------------------
