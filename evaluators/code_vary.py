@@ -76,9 +76,8 @@ class _Seen:
         """What they showed of the values in rows of this type."""
         found = self._inner.get(kind)
         if found is None:
-            found = self._inner[kind] = _Seen(
-                [x for v in self.values if type(v) in (list, tuple) and type(v) is kind for x in v]
-            )
+            rows: list[Any] = [v for v in self.values if type(v) is kind]
+            found = self._inner[kind] = _Seen([x for v in rows for x in v])
         return found
 
 
