@@ -19,13 +19,17 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from agentgym.evaluators.code import CodeReport, grade_program
 from agentgym.sandbox.namespace import NamespaceBackend
+from bench.sandbox import used_s
 
 PEER = """
 import json, sys, time
@@ -94,25 +98,29 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     rows = rows_of(args.humaneval)
-    peer_script = Path(args.humaneval).with_suffix(".none")
+    their_cpu: list[float] = []
+    our_cpu: list[float] = []
     theirs: list[float] = []
     ours: list[float] = []
     what, honest, others = "", 0, 0
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder, NamespaceBackend(packages=()) as backend:
         peer_script = Path(folder, "peer.py")
         peer_script.write_text(PEER)
         backend.capabilities()
+        launcher = backend.launcher().process.pid
         for round_ in range(args.rounds + 1):
             command = [args.python, str(peer_script), str(args.threads)]
+            before = used_s(None)
             done = subprocess.run(command, input=json.dumps(rows), capture_output=True, text=True, check=True)
             what, others, seconds = json.loads(done.stdout.splitlines()[-1])
             theirs.append(len(rows) / seconds)
+            their_cpu.append((used_s(None) - before) * 1000 / len(rows))
+            before = used_s(launcher)
             with ThreadPoolExecutor(args.threads) as pool:
                 start = time.perf_counter()
                 reports = list(pool.map(lambda r: graded(backend, r, str(round_)), rows))  # noqa: B023
                 ours.append(len(rows) / (time.perf_counter() - start))
+            our_cpu.append((used_s(launcher) - before) * 1000 / len(rows))
             honest = sum(r.passed for r in reports)
         line: dict[str, Any] = {
             "bench": "code",
@@ -126,6 +134,9 @@ def main() -> None:
             "later_per_s": round(statistics.median(ours[1:]), 1),
             "first_ratio": round(ours[0] / theirs[0], 2),
             "later_ratio": round(statistics.median(o / t for o, t in zip(ours[1:], theirs[1:], strict=True)), 2),
+            "peer_cpu_ms": round(statistics.median(their_cpu), 2),
+            "later_cpu_ms": round(statistics.median(our_cpu[1:]), 2),
+            "cpu_ratio": round(statistics.median(t / o for t, o in zip(their_cpu[1:], our_cpu[1:], strict=True)), 2),
             "bar": 1.5,
         }
         line["within"] = line["later_ratio"] >= 1.5 and honest == len(rows)
