@@ -143,7 +143,7 @@ async def play(
                 break
             if truncated:
                 if core._running:  # a wrapper (TimeLimit) cut it, so the environment has not been scored yet
-                    await _in_place(threads if in_thread else None, lambda: _finish(env, core, "environment", base))
+                    await _in_place(threads if in_thread else None, functools.partial(_finish, env, core, "environment", base))
                 break
             conversation.append(turn.message)
             conversation += new
@@ -348,7 +348,7 @@ def public_name(name: str) -> str:
 
 
 def episode_error(layer: _ErrorKind, error: BaseException) -> EpisodeError:
-    """The error as it is kept: storable, of bounded length, without secrets. A sandbox's is its own layer's, whoever used it."""
+    """The error as it is kept: storable, of bounded length, without secrets. A sandbox is a layer of its own."""
     if isinstance(error, SandboxError):
         layer = "sandbox"
     try:

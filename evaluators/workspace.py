@@ -31,7 +31,8 @@ def _differences(trajectory: Trajectory, context: VerifierContext) -> tuple[list
     before: dict[str, Any] = trajectory.state_before["files"]
     state = trajectory.state_after
     found: dict[str, Any] = state["files"]
-    lacking, other = [], []
+    lacking: list[str] = []
+    other: list[str] = []
     for path in sorted({*before, *after, *answers, *found}):
         asked = path in answers or before.get(path) != after.get(path)
         wrong = _wrong(path, before, after, answers, state)

@@ -18,7 +18,7 @@ from agentgym.tasks.code.base import CodeEnv, hidden_of, opening
 class HumanEval(CodeEnv, DataEnv):
     """Functions to complete from their docstring (Chen et al. 2021, arXiv 2107.03374).
 
-    Rows ``{"task_id": ..., "prompt": ..., "entry_point": ..., "canonical_solution": ..., "test": "def check(candidate): ..."}``.
+    Rows ``{"task_id": ..., "prompt": ..., "entry_point": ..., "canonical_solution": ..., "test": "def check..."}``.
     A row's id is its ``task_id`` with a hyphen for the slash: ``HumanEval-0``. Visible tests are the examples of the docstring
     that can be read; where there are none, the first assertion of the data set's own tests; where that cannot stand alone (two
     rows), none, and the proxy is the row's tests.
@@ -54,7 +54,7 @@ class HumanEval(CodeEnv, DataEnv):
 class MBPP(CodeEnv, DataEnv):
     """Short functions from a sentence (Austin et al. 2021, arXiv 2108.07732), by default the sanitized half.
 
-    Rows ``{"task_id": 11, "prompt" (or "text"): ..., "code": ..., "test_list": [...], "test_imports": [...]}``. A row's id is its
+    Rows ``{"task_id": 11, "prompt" or "text": ..., "code": ..., "test_list": [...], "test_imports": [...]}``. A row's id is its
     ``task_id``. The first test is visible, as it has to be for the function's name and form to be known.
     """
 
