@@ -9,7 +9,7 @@ The candidate runs in a sandbox of its own and answers calls with plain data; it
 with a test, an expected answer or another candidate. What it prints, patches, leaves behind or raises is its own affair.
 Everything is compared outside. Test code runs in a second sandbox, never here.
 
-With a reference solution, further inputs are made out of those of the tests (`code_perturb`), in the same shuffled batch, so
+With a reference solution, further inputs are made out of those of the tests (`code_vary`), in the same shuffled batch, so
 that a program which only knows the answers of the tests loses.
 """
 
@@ -28,10 +28,10 @@ from agentgym.chat import ArgumentError, parse_arguments
 from agentgym.errors import DefinitionError, InfrastructureError
 from agentgym.evaluators.code_ask import Candidate, Fresh, Reply, answers, call_text
 from agentgym.evaluators.code_compare import LEVELS, Sameness, canonical, canonical_wire, same, sameness
-from agentgym.evaluators.code_guest import NotPlain, decode
-from agentgym.evaluators.code_perturb import further, suspected
-from agentgym.evaluators.code_play import Recorded, once, play, record, seed_of
+from agentgym.evaluators.code_guest import NotPlain, decode, encode
+from agentgym.evaluators.code_play import Learned, learn, once, play, seed_of
 from agentgym.evaluators.code_report import Case, CaseResult, CodeReport, CodeTests, refusal, summary, unread
+from agentgym.evaluators.code_suspect import suspected
 from agentgym.evaluators.math_visible import without_thoughts
 from agentgym.scoring import Finding, Score, Status, Verifier, VerifierContext, verifier
 from agentgym.trajectory import Trajectory
@@ -147,7 +147,7 @@ def grade_calls(
     refused = unread(source)
     if refused:
         return refused
-    more = further(backend, reference, entry_point, known, perturb) if reference and perturb > 0 else []
+    more = _further(backend, reference, entry_point, known, perturb) if reference and perturb > 0 else []
     ready = _ready([*known, *more])
     said = _ask_all(backend, source, entry_point, ready, len(known), fresh in ("call", "test"), timeout_s)
     results = [said.result(ready, i, compare) for i in range(len(known) + len(more))]
@@ -155,15 +155,23 @@ def grade_calls(
     return suspected(report, source, reference, known, more) if report.passed and reference and perturb > 0 else report
 
 
+def _further(backend: Backend, reference: str, entry_point: str, known: Sequence[Case], count: int) -> list[Case]:
+    inputs = [encode(list(c.args)) for c in known if not c.kwargs and not c.raises]
+
+    def make() -> list[Case]:
+        return learn(backend, [], entry_point, reference, inputs=inputs, further=count).further if inputs else []
+
+    return once("\0".join(["further", entry_point, reference, str(count), repr(inputs)]), make)
+
+
 def _learned(
     backend: Backend, tests: Sequence[str], entry_point: str, reference: str, perturb: int, timeout_s: float
-) -> tuple[Recorded, list[Case], _Ready]:
-    """What the tests ask, further cases, and both as they are asked; found out once for each process."""
+) -> tuple[Learned, _Ready]:
+    """What the tests ask, with further cases, and how it is asked and compared; found out once for each process."""
 
-    def make() -> tuple[Recorded, list[Case], _Ready]:
-        recorded = record(backend, tests, entry_point, reference, timeout_s)
-        more = further(backend, reference, entry_point, recorded.cases, perturb) if perturb > 0 else []
-        return recorded, more, _ready([*recorded.cases, *more])
+    def make() -> tuple[Learned, _Ready]:
+        found = learn(backend, tests, entry_point, reference, further=max(perturb, 0), timeout_s=4 * timeout_s)
+        return found, _ready([*found.cases, *found.further])
 
     return once("\0".join(["learned", entry_point, reference, str(perturb), *tests]), make)
 
@@ -211,32 +219,33 @@ def grade_program(
     try:
         if not reference:
             return play(backend, source, entry_point, texts, support, [], candidate)
-        recorded, more, ready = _learned(backend, texts, entry_point, reference, perturb, timeout_s)
-        count = len(recorded.cases)
+        learned, ready = _learned(backend, texts, entry_point, reference, perturb, timeout_s)
+        count = len(learned.cases)
         said = _ask_all(backend, source, entry_point, ready, count, fresh in ("call", "test"), timeout_s)
         results = [said.result(ready, i, "exact") for i in range(count)]
-        report = msgspec.structs.replace(summary(results, said.forged, said.wall_s), tests=(True,) * recorded.tests)
-        how: Sameness | None = recorded.allowed
+        report = msgspec.structs.replace(summary(results, said.forged, said.wall_s), tests=(True,) * learned.tests)
+        how: Sameness | None = learned.allowed
         if not report.passed:
             given = [r for r in said.replies[:count] if r is not None and r[0] in ("ok", "raised")]
             if said.forged or len(given) < count or any(r.outcome == "refused" for r in results):
-                return msgspec.structs.replace(report, tests=(False,) * recorded.tests)
-            known = list(zip(recorded.cases, given, strict=True))
+                return msgspec.structs.replace(report, tests=(False,) * learned.tests)
+            known = list(zip(learned.cases, given, strict=True))
             report = play(backend, source, entry_point, texts, reference, known, candidate)
             report = msgspec.structs.replace(report, wall_s=report.wall_s + said.wall_s)
             if not report.passed:
                 return report
             pairs = [(decode(r[1]), case.expected) for case, r in known if r[0] == "ok" and not case.raises]
             seen = sameness(pairs) if len(pairs) == count else None
-            how = None if seen is None else max(seen, recorded.allowed, key=LEVELS.index)
+            how = None if seen is None else max(seen, learned.allowed, key=LEVELS.index)
     finally:
         candidate.close()
     if perturb <= 0:
         return report
     if how is None:  # more than one answer is right: nothing can be said of inputs that the tests do not judge
         return msgspec.structs.replace(report, flags=(*report.flags, "unperturbed"))
-    results += [said.result(ready, count + i, how) for i in range(len(more))]
-    return suspected(msgspec.structs.replace(report, cases=tuple(results)), source, reference, recorded.cases, more)
+    results += [said.result(ready, count + i, how) for i in range(len(learned.further))]
+    report = msgspec.structs.replace(report, cases=tuple(results))
+    return suspected(report, source, reference, learned.cases, learned.further)
 
 
 # -- programs that read and write -------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ turn), ``b`` bytes, ``a`` bytearray (as latin-1 text), ``c`` complex, ``i`` an i
 ``m`` a match of a regular expression, of which nothing is told but that there is one.
 """
 
+from __future__ import annotations
+
 import json
 import os
-import signal
 import sys
 import types
 from typing import Any
@@ -185,33 +186,14 @@ def begin(source: str, entry_point: str) -> tuple[Any, list[Any] | None]:
 
 
 def answer(
-    each_s: float = 0.0,
-    _dumps: Any = json.dumps,
-    _write: Any = write,
-    _exit: Any = os._exit,
-    _reply: Any = reply,
-    _base: Any = BaseException,
-    _timer: Any = signal.setitimer,
+    _dumps: Any = json.dumps, _write: Any = write, _exit: Any = os._exit, _reply: Any = reply, _base: Any = BaseException
 ) -> None:
-    """Reads a program and calls from stdin, answers each on a line of its own, and ends the process.
-
-    Args:
-        each_s: for programs that are trusted: CPU seconds after which a call is given up.
-    """
+    """Reads a program and calls from stdin, answers each on a line of its own, and ends the process."""
     asked = json.loads(sys.stdin.buffer.read())
     out = quiet()
     function, failed = begin(asked["source"], asked["entry_point"])
-    if each_s:
-        signal.signal(signal.SIGVTALRM, signal.default_int_handler)  # no Exception, so that no program takes it for its own
     for number, args, kwargs in asked["calls"]:
-        try:
-            if each_s:
-                _timer(signal.ITIMER_VIRTUAL, each_s)
-            said = failed or _reply(function, args, kwargs)
-            if each_s:
-                _timer(signal.ITIMER_VIRTUAL, 0)
-        except _base as e:
-            said = ["ended", type(e).__name__[:80]]
+        said = failed or _reply(function, args, kwargs)
         try:
             line = _dumps([number, *said])
         except _base:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from agentgym.errors import DefinitionError, InfrastructureError
-from agentgym.evaluators.code_ask import START_S, Candidate, Reply, call_text, dumps, script
+from agentgym.evaluators.code_ask import START_S, Candidate, Reply, call_text, dumps, program, script
 from agentgym.evaluators.code_compare import LEVELS, Sameness
 from agentgym.evaluators.code_guest import NotPlain, decode
 from agentgym.evaluators.code_report import Case, CodeReport, refusal
@@ -81,30 +81,55 @@ def tests_box(backend: Backend) -> Sandbox:
         return box
 
 
-class Recorded(msgspec.Struct):
+class Learned(msgspec.Struct):
     """What tests ask of a reference."""
 
     cases: list[Case]
     """Their calls, and the reference's answers."""
-    replies: list[Reply]
+    further: list[Case]
+    """Other calls like these, and the reference's answers. None where it gives none."""
     tests: int
     allowed: Sameness
     """How far an answer may be from the reference's for the tests to hold all the same."""
 
 
-def record(backend: Backend, tests: Sequence[str], entry_point: str, reference: str, timeout_s: float) -> Recorded:
+def learn(
+    backend: Backend,
+    tests: Sequence[str],
+    entry_point: str,
+    reference: str,
+    *,
+    inputs: Sequence[Any] = (),
+    further: int = 0,
+    timeout_s: float = START_S,
+) -> Learned:
     """Runs tests against their reference.
+
+    Args:
+        backend: where.
+        tests: the tests.
+        entry_point: the function.
+        reference: a program that defines it.
+        inputs: instead of tests: wire forms of positional arguments.
+        further: how many further inputs are wanted.
+        timeout_s: wall seconds.
 
     Raises:
         InfrastructureError: the sandbox failed.
         DefinitionError: the reference does not pass, or the tests cannot be carried to a candidate.
     """
-    key = "\0".join(["tests", reference, entry_point, *tests])
-    asked = {"tests": list(tests), "support": reference, "entry_point": entry_point, "seed": seed_of(key)}
-    program = script("code_guest", "code_player", last="record()")
+    asked = {
+        "tests": list(tests),
+        "support": reference,
+        "entry_point": entry_point,
+        "seed": _seed(tests, entry_point, reference),
+        "inputs": list(inputs),
+        "further": further,
+    }
+    text, stdin = program("learn()", "code_guest", "code_vary", "code_player")
     for attempt in range(2):
         try:
-            result = tests_box(backend).exec(program, stdin=dumps(asked).encode(), timeout_s=4 * timeout_s)
+            result = tests_box(backend).exec(text, stdin=stdin + dumps(asked).encode(), timeout_s=timeout_s)
             break
         except InfrastructureError:
             if attempt:
@@ -112,8 +137,9 @@ def record(backend: Backend, tests: Sequence[str], entry_point: str, reference: 
     try:
         told = json.loads(result.stdout)
     except ValueError:
-        raise DefinitionError(f"the tests of {entry_point} ended with {result.status}: {result.error_text[-300:]}") from None
-    if not told["passed"] or not all(told["passed"]):
+        why = f"{result.status}: {result.error_text[-300:]}"
+        raise DefinitionError(f"the tests of {entry_point} ended with {why}") from None
+    if not all(told["passed"]):
         raise DefinitionError(f"the reference of {entry_point} does not pass its own tests: {told['error']}")
     if not told["calls"]:
         raise DefinitionError(f"the tests of {entry_point} never call it")
@@ -126,8 +152,13 @@ def record(backend: Backend, tests: Sequence[str], entry_point: str, reference: 
         )
         for a, k, said in told["calls"]
     ]
+    more = [Case(args=tuple(decode(a)), expected=decode(e), perturbed=True) for a, e in told["further"]]
     allowed: Sameness = max(told["allowed"], key=LEVELS.index, default="exact")
-    return Recorded(cases, [said for *_, said in told["calls"]], len(told["passed"]), allowed)
+    return Learned(cases, more, len(told["passed"]), allowed)
+
+
+def _seed(tests: Sequence[str], entry_point: str, support: str) -> int:
+    return seed_of("\0".join(["tests", support, entry_point, *tests]))
 
 
 def play(
@@ -148,13 +179,13 @@ def play(
         "tests": list(tests),
         "support": support,
         "entry_point": entry_point,
-        "seed": seed_of("\0".join(["tests", support, entry_point, *tests])),
+        "seed": _seed(tests, entry_point, support),
         "answers": [[*json.loads(f"[{call_text(case.args, case.kwargs)}]"), reply] for case, reply in known],
         "renew": candidate.fresh == "test",
     }
     session = tests_box(backend).session("python")
     try:
-        session.run(script("code_guest", "code_player"), timeout_s=START_S)
+        session.run(script("code_guest", "code_vary", "code_player"), timeout_s=START_S)
         message = dumps(asked)
         while True:
             result = session.run(f"play({message!r})", timeout_s=candidate.timeout_s + START_S)

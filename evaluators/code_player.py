@@ -1,32 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs a data set's own tests, in a sandbox of their own: the candidate is only ever a name that asks for answers.
 
-Its text is sent into the sandbox after that of `code_guest`, whose names it uses. Two ways: `record` runs the tests
-against a reference beside them and tells which calls they made; `play` runs them with answers that were given beforehand,
-and asks for those that were not, turn by turn.
+Its text is sent into the sandbox after those of `code_guest` and `code_vary`, whose names it uses. Two ways: `learn` runs the
+tests against a reference beside them and tells which calls they made; `play` runs them with answers that were given
+beforehand, and asks for those that were not, turn by turn.
 """
+
+from __future__ import annotations
 
 import builtins
 import json
 import os
 import random
+import signal
 import sys
 import threading
 import time
 import traceback
 from typing import Any
 
-from agentgym.evaluators.code_guest import decode, encode, load, quiet, reply, write  # cut off where it is sent
+from agentgym.evaluators.code_guest import decode, encode, load, quiet, reply, write
+from agentgym.evaluators.code_vary import varied
 
 MOST_TRIED_S = 0.5
 """CPU seconds that tests may take to be tried with changed answers."""
+
+
+EACH_S, ALL_S = 0.002, 0.1
+"""CPU seconds that a reference has for a further input, and for all of them: slower ones are left out."""
 
 
 class NoAnswer(BaseException):
     """The candidate gave none. Not an Exception: tests that expect one shall not take it for theirs."""
 
 
-def key_of(args: Any, kwargs: Any) -> str:
+def call_key(args: Any, kwargs: Any) -> str:
     """Names a call: the same text for the same arguments."""
     return json.dumps([args, kwargs])
 
@@ -86,12 +94,12 @@ class Known:
     def __init__(self, rows: list[Any]) -> None:
         self.rows: dict[str, list[list[Any]]] = {}
         for args, kwargs, said in rows:
-            self.rows.setdefault(key_of(args, kwargs), []).append(said)
+            self.rows.setdefault(call_key(args, kwargs), []).append(said)
         self.used: dict[str, int] = {}
 
     def get(self, args: Any, kwargs: Any) -> list[Any] | None:
         """The next answer to a call, or None."""
-        key = key_of(args, kwargs)
+        key = call_key(args, kwargs)
         found = self.rows.get(key)
         if found is None:
             return None
@@ -140,12 +148,44 @@ def tolerated(asked: dict[str, Any], own: dict[str, Any], calls: list[Any]) -> l
     return found
 
 
-def record() -> None:
-    """Reads tests and a reference from stdin, writes the calls that the tests make and what the reference answers."""
+class TooSlow(BaseException):
+    """A reference took too long for one call."""
+
+
+def answered_further(reference: Any, known: list[Any], count: int) -> list[Any]:
+    """Inputs like those of known calls, as rows of arguments and reply, as far as the reference answers them quickly."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise TooSlow
+
+    inputs = [tuple(decode(a)) for a, k, said in known if said[0] == "ok" and len(k) == 1]
+    rows: list[Any] = []
+    signal.signal(signal.SIGVTALRM, stop)
+    begun = time.process_time()
+    for args in varied(inputs, count, random.Random(repr(known))):
+        wire = encode(list(args))
+        before = time.process_time()
+        try:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 10 * EACH_S)
+            said = reply(reference, wire, ["d"])
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        except TooSlow:
+            said = ["ended", "TooSlow"]
+        now = time.process_time()
+        if said[0] == "ok" and now - before <= EACH_S:
+            rows.append([wire, said[1]])
+        if now - begun > ALL_S:
+            break
+    return rows
+
+
+def learn() -> None:
+    """Reads tests and a reference from stdin, writes the calls that the tests make, what the reference answers to them and to
+    inputs like theirs, and which other answers the tests would let pass. Instead of tests, there may be arguments."""
     asked = json.loads(sys.stdin.buffer.read())
     out = quiet()
     calls: list[Any] = []
-    allowed: list[str] = []
+    told: dict[str, Any] = {"calls": calls, "allowed": [], "further": []}
     tests = Tests(asked)
     try:
         own = load(asked["support"], "reference")
@@ -159,12 +199,15 @@ def record() -> None:
 
         begun = time.process_time()
         tests.run(candidate, own)
-        if all(tests.passed) and time.process_time() - begun < MOST_TRIED_S:
-            allowed = tolerated(asked, own, calls)
+        calls += [[a, ["d"], ["ok", None]] for a in asked["inputs"]]
+        if all(tests.passed):
+            if calls and time.process_time() - begun < MOST_TRIED_S and tests.passed:
+                told["allowed"] = tolerated(asked, own, calls)
+            told["further"] = answered_further(reference, calls, asked["further"])
     except BaseException as e:
         tests.error = tests.error or traceback.format_exception_only(e)[-1].strip()[:300]
         tests.passed.append(False)
-    told = {"passed": tests.passed, "error": tests.error, "calls": calls, "allowed": allowed}
+    told |= {"passed": tests.passed, "error": tests.error}
     write(out, json.dumps(told).encode() + b"\n")
     os._exit(0)
 

@@ -89,8 +89,8 @@ class CaseResult(msgspec.Struct, frozen=True, gc=False):
 
     right: bool
     outcome: str
-    """``right``, ``wrong``, ``raised TYPE``, ``refused`` (no plain data), ``unloadable`` (the program itself raises or defines no
-    such function), ``ended`` (its process), ``timeout``, ``memory``."""
+    """``right``, ``wrong``, ``raised TYPE``, ``refused`` (no plain data), ``unloadable`` (the program raises by itself or
+    has no such function), ``ended`` (its process), ``timeout``, ``memory``."""
     visible: bool = False
     perturbed: bool = False
 

@@ -12,14 +12,14 @@ import argparse
 import base64
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from agentgym.evaluators.code import grade_program
 from agentgym.sandbox import open_backend
-from agentgym.sandbox.protocol import Backend, ExecResult, Sandbox, SandboxDeadError, SandboxError
+from agentgym.sandbox.protocol import Backend, ExecResult, SandboxDeadError
 
 
 def encoded(data: bytes) -> str:
@@ -37,58 +37,18 @@ def told(result: ExecResult) -> dict[str, Any]:
     }
 
 
-class Wrong(BaseException):
-    """The candidate gave no valid answer. Not an Exception: hidden tests cannot swallow it by accident."""
-
-
-def grade(sandbox: Sandbox, code: str, tests: str, timeout_s: float) -> tuple[bool, str]:
-    """Runs hidden tests here and the candidate there: arguments go in, plain data comes out, nothing else.
-
-    The candidate can print what it likes: an answer counts only on a line that starts with a word drawn for this call.
-    """
-    deadline = time.monotonic() + timeout_s
-    candidate = sandbox.session("python")
-
-    def turn(source: str) -> ExecResult:
-        left = deadline - time.monotonic()
-        if left <= 0 or not candidate.alive:
-            raise Wrong("no time left, or the candidate ended")
-        result = candidate.run(source, timeout_s=left)
-        if result.status != "ok" or result.exit_code != 0:
-            raise Wrong(f"{result.status} {result.exit_code}")
-        return result
-
-    def solve(*args: object) -> Any:
-        import secrets
-
-        word = secrets.token_hex(16)
-        call = (
-            f"import json as _json\n_json = _json.dumps(solve(*_json.loads({json.dumps(args)!r})))\nprint('\\n{word}' + _json)"
-        )
-        lines = [x for x in turn(call).stdout.split(b"\n") if x.startswith(word.encode())]
-        if len(lines) != 1:
-            raise Wrong("no answer, or several")
-        try:
-            return json.loads(lines[0][len(word) :])
-        except ValueError:
-            raise Wrong("an answer that is no data") from None
-
-    try:
-        turn(code)
-        exec(compile(tests, "hidden tests", "exec"), {"solve": solve})
-    except (Wrong, SandboxError) as e:
-        return False, repr(e)
-    except AssertionError:
-        return False, "a hidden test failed"
-    return True, ""
+def grade(backend: Backend, code: str, tests: str, timeout_s: float) -> tuple[bool, str]:
+    """By the verifier of programs: tests in one sandbox, each call in a new process of another, plain data between."""
+    report = grade_program(backend, code, "solve", tests, timeout_s=timeout_s)
+    return report.passed, report.reason
 
 
 def answer(backend: Backend, request: dict[str, Any]) -> dict[str, Any]:
     operation, limit = request["op"], request.get("timeout", 5)
+    if operation == "grade":
+        passed, why = grade(backend, request["code"], request["tests"], limit)
+        return {"passed": passed, "why": why}
     with backend.create() as sandbox:
-        if operation == "grade":
-            passed, why = grade(sandbox, request["code"], request["tests"], limit)
-            return {"passed": passed, "why": why}
         if operation == "turns":
             replies, box = [], sandbox
             try:

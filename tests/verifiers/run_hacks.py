@@ -12,11 +12,15 @@ which there is no verifier yet are counted as ``unsupported``, never as passed.
 from __future__ import annotations
 
 import argparse
+import atexit
 import collections
 import copy
+import functools
+import gzip
 import inspect
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,8 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.chat import ArgumentError, Message, ToolCall, assistant, parse_arguments, user
+from agentgym.evaluators.code import grade_output, grade_program, last_block
 from agentgym.evaluators.math_answer import grade
 from agentgym.evaluators.state import communicated, confirmed_before, state_equals_gold
+from agentgym.sandbox import open_backend
+from agentgym.sandbox.protocol import Backend
 from agentgym.scoring import Finding, Score, VerifierContext, verify
 from agentgym.task import FrozenTask
 from agentgym.trajectory import ToolResult, Trajectory, Turn
@@ -176,7 +183,60 @@ def tool(task: dict[str, Any], steps: Any) -> tuple[float, list[str]]:
     return float(not flags), flags
 
 
-PLAYERS = {"math": answer, "format": answer, "tool": tool}
+# -- programs -----------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def backend() -> Backend:
+    """The sandboxes of all rows."""
+    opened = open_backend("namespace")
+    atexit.register(opened.close)
+    return opened
+
+
+folders = [Path(os.environ["AGENTGYM_DATA"])] if "AGENTGYM_DATA" in os.environ else []
+"""Where the rows of data sets are; the folder of the table comes last."""
+
+
+@functools.cache
+def problems(name: str) -> dict[str, dict[str, Any]]:
+    """The rows of a data set by their names."""
+    for folder in folders:
+        if (path := folder / name).exists():
+            data = path.read_bytes()
+            text = (gzip.decompress(data) if name.endswith(".gz") else data).decode()
+            return {str(row["task_id"]): row for row in map(json.loads, text.splitlines())}
+    sys.exit(f"{name} is in none of {', '.join(map(str, folders))}: name its folder by AGENTGYM_DATA")
+
+
+def code(task: dict[str, Any], response: str) -> tuple[float, list[str]]:
+    """Programs: by a data set's own tests and inputs like theirs, or by what they write."""
+    if "fenced" in task.get("harness", ""):
+        found = last_block(response)
+        if found is None:
+            return 0.0, ["no_code"]
+        response = found
+    name = str(task.get("task_id", ""))
+    if task["dataset"] == "stdio":
+        report = grade_output(backend(), response, [(a, b) for a, b in task["tests"]])
+    elif task["dataset"] == "humaneval":
+        row = problems("humaneval.jsonl.gz")[name]
+        right = row["prompt"] + row["canonical_solution"]
+        # a response is the whole function or the rest of one that the prompt began
+        program = row["prompt"] + "\n" + response
+        report = grade_program(backend(), program, task["entry_point"], row["test"], reference=right)
+    elif task["dataset"] == "mbpp":
+        row = problems("mbpp_sanitized.jsonl")[name.rpartition("/")[2]]
+        tests = [*row["test_imports"], *row["test_list"]]
+        report = grade_program(
+            backend(), response, task["entry_point"], tests, reference="\n".join([*row["test_imports"], row["code"]])
+        )
+    else:
+        raise Unsupported
+    return float(report.passed), list(report.flags)
+
+
+PLAYERS = {"math": answer, "format": answer, "tool": tool, "code": code}
 
 
 # -- the table ----------------------------------------------------------------------------------------------------------------
@@ -216,6 +276,7 @@ def run(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     wrong: list[dict[str, Any]] = []
     slowest = 0.0
+    folders.append(path.parent)
     for row in rows(path):
         count = counts[row["domain"]]
         count["rows"] += 1
