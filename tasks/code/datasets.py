@@ -10,8 +10,7 @@ from typing import Any
 from agentgym.dataenv import DataEnv, field
 from agentgym.env import Task
 from agentgym.errors import DataError
-from agentgym.evaluators.code import code_passes
-from agentgym.evaluators.code_report import CodeTests
+from agentgym.evaluators.code import CodeTests, code_passes
 from agentgym.tasks.code.base import CodeEnv, hidden_of, opening
 
 
