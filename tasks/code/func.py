@@ -58,7 +58,7 @@ def _literals(source: str) -> set[str]:
     try:
         for node in ast.walk(ast.parse(source)):
             with contextlib.suppress(ValueError, TypeError):
-                found.add(repr(ast.literal_eval(node)))  # type: ignore[arg-type]
+                found.add(repr(ast.literal_eval(node)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
     return found
