@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import warnings
 from typing import Any
 
 from agentgym.dataenv import DataEnv, field
@@ -99,7 +100,8 @@ class MBPP(CodeEnv, DataEnv):
 
 def _parsed(source: str, what: str) -> ast.Module:
     try:
-        return ast.parse(source)
+        with warnings.catch_warnings(action="ignore"):  # of escapes in somebody else's strings
+            return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError) as e:
         raise DataError(f"{what} cannot be read as Python: {e}") from None
 
