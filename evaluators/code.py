@@ -31,7 +31,7 @@ from agentgym.evaluators.code_compare import LEVELS, Sameness, canonical, canoni
 from agentgym.evaluators.code_guest import NotPlain, decode, encode
 from agentgym.evaluators.code_play import Learned, learn, once, play, seed_of
 from agentgym.evaluators.code_report import Case, CaseResult, CodeReport, CodeTests, refusal, summary, unread
-from agentgym.evaluators.code_suspect import suspected
+from agentgym.evaluators.code_suspect import named_cases, overfitted, suspected
 from agentgym.evaluators.math_visible import without_thoughts
 from agentgym.scoring import Finding, Score, Status, Verifier, VerifierContext, verifier
 from agentgym.trajectory import Trajectory
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Case", "CaseResult", "CodeReport", "CodeTests", "Fresh", "Sameness", "code_passes", "grade", "grade_calls",
-    "grade_output", "grade_program", "last_block", "submitted_code",
+    "grade_output", "grade_program", "last_block", "named_cases", "submitted_code",
 ]  # fmt: skip
 
 PERTURBED = 24
@@ -97,19 +97,27 @@ class _Said(msgspec.Struct):
 def _ask_all(
     backend: Backend, source: str, entry_point: str, ready: _Ready, declared: int, each: bool, timeout_s: float
 ) -> _Said:
-    """All cases in one batch, in an order that the candidate cannot know; the first ``declared`` of them count."""
-    order = list(range(len(ready.calls)))
-    random.Random(seed_of(source + ready.calls[0])).shuffle(order)
+    """All cases in one batch, in an order that the candidate cannot know.
+
+    The declared ones come before the further ones: what it does to itself over these does not count against it among those.
+    """
+    chance = random.Random(seed_of(source + ready.calls[0]))
+    order, rest = list(range(declared)), list(range(declared, len(ready.calls)))
+    chance.shuffle(order)
+    chance.shuffle(rest)
+    order += rest
     found = answers(backend, source, entry_point, [ready.calls[i] for i in order], timeout_s, each=each)
-    replies: dict[int, Reply | None] = dict(zip(order, found.replies, strict=True))
+    replies: list[Reply | None] = [None] * len(order)
+    for i, reply in zip(order, found.replies, strict=True):
+        replies[i] = reply
     wall = found.wall_s
-    if declared < len(order) and not found.forged and any(replies[i] is None for i in range(declared)):
-        # it may have been a further input that it did not survive
-        order = [i for i in order if i < declared]
-        found = answers(backend, source, entry_point, [ready.calls[i] for i in order], timeout_s, each=each)
-        replies.update(zip(order, found.replies, strict=True))
+    if found.cut and not found.forged and len(order) > 1:  # too much for one process to say, perhaps not for one each
+        missing = [i for i in order if replies[i] is None]
+        found = answers(backend, source, entry_point, [ready.calls[i] for i in missing], timeout_s, each=True)
+        for i, reply in zip(missing, found.replies, strict=True):
+            replies[i] = reply
         wall += found.wall_s
-    return _Said([replies[i] for i in range(len(ready.calls))], found.why, found.forged, wall)
+    return _Said(replies, found.why, found.forged, wall)
 
 
 def grade_calls(
@@ -152,7 +160,9 @@ def grade_calls(
     said = _ask_all(backend, source, entry_point, ready, len(known), fresh in ("call", "test"), timeout_s)
     results = [said.result(ready, i, compare) for i in range(len(known) + len(more))]
     report = summary(results, said.forged, said.wall_s)
-    return suspected(report, source, reference, known, more) if report.passed and reference and perturb > 0 else report
+    if not report.passed:
+        return overfitted(report, source, reference, known)
+    return suspected(report, source, reference, known, more) if reference and perturb > 0 else report
 
 
 def _further(backend: Backend, reference: str, entry_point: str, known: Sequence[Case], count: int) -> list[Case]:
@@ -174,6 +184,15 @@ def _learned(
         return found, _ready([*found.cases, *found.further])
 
     return once("\0".join(["learned", entry_point, reference, str(perturb), *tests]), make)
+
+
+def _allowed(backend: Backend, tests: Sequence[str], entry_point: str, reference: str, timeout_s: float) -> Sameness:
+    """How far from the reference's an answer may be for the tests to hold, found out by trying, once for each process."""
+
+    def make() -> Sameness:
+        return learn(backend, tests, entry_point, reference, changes=True, timeout_s=4 * timeout_s).allowed
+
+    return once("\0".join(["allowed", entry_point, reference, *tests]), make)
 
 
 def grade_program(
@@ -224,10 +243,14 @@ def grade_program(
         said = _ask_all(backend, source, entry_point, ready, count, fresh in ("call", "test"), timeout_s)
         results = [said.result(ready, i, "exact") for i in range(count)]
         report = msgspec.structs.replace(summary(results, said.forged, said.wall_s), tests=(True,) * learned.tests)
-        how: Sameness | None = learned.allowed
+        how: Sameness | None = "exact"
         if not report.passed:
             given = [r for r in said.replies[:count] if r is not None and r[0] in ("ok", "raised")]
-            if said.forged or len(given) < count or any(r.outcome == "refused" for r in results):
+            fatal = any(
+                c.outcome == "refused" or (c.outcome.startswith("raised") and not k.raises)
+                for c, k in zip(results, learned.cases, strict=True)
+            )
+            if said.forged or len(given) < count or fatal:  # no answer where the reference has one: nothing to play
                 return msgspec.structs.replace(report, tests=(False,) * learned.tests)
             known = list(zip(learned.cases, given, strict=True))
             report = play(backend, source, entry_point, texts, reference, known, candidate)
@@ -236,14 +259,19 @@ def grade_program(
                 return report
             pairs = [(decode(r[1]), case.expected) for case, r in known if r[0] == "ok" and not case.raises]
             seen = sameness(pairs) if len(pairs) == count else None
-            how = None if seen is None else max(seen, learned.allowed, key=LEVELS.index)
+            how = seen
     finally:
         candidate.close()
     if perturb <= 0:
         return report
     if how is None:  # more than one answer is right: nothing can be said of inputs that the tests do not judge
         return msgspec.structs.replace(report, flags=(*report.flags, "unperturbed"))
-    results += [said.result(ready, count + i, how) for i in range(len(learned.further))]
+    measure = how
+    more = [said.result(ready, count + i, measure) for i in range(len(learned.further))]
+    if measure != LEVELS[-1] and not all(r.right for r in more):  # perhaps the tests themselves would let pass what is said
+        measure = max(measure, _allowed(backend, texts, entry_point, reference, timeout_s), key=LEVELS.index)
+        more = [said.result(ready, count + i, measure) for i in range(len(learned.further))]
+    results += more
     report = msgspec.structs.replace(report, cases=tuple(results))
     return suspected(report, source, reference, learned.cases, learned.further)
 

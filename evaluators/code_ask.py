@@ -93,6 +93,8 @@ class Answers(msgspec.Struct):
     forged: bool = False
     """It wrote where only replies are written."""
     wall_s: float = 0.0
+    cut: bool = False
+    """It said more than is kept."""
 
 
 def ask(backend: Backend, source: str, entry_point: str, calls: Sequence[str], timeout_s: float) -> Answers:
@@ -146,7 +148,8 @@ def read(result: ExecResult, numbers: list[int]) -> Answers:
     replies = [found.pop(n, None) for n in numbers]
     cut = result.stdout_bytes > len(result.stdout)
     why = {"timeout": "timeout", "oom": "memory", "output": "refused"}.get(result.status, "refused" if cut else "ended")
-    return Answers(replies, why, forged or bool(found) or (bool(rest) and result.status == "ok" and not cut), result.wall_s)
+    forged = forged or bool(found) or (bool(rest) and result.status == "ok" and not cut)
+    return Answers(replies, why, forged, result.wall_s, cut)
 
 
 def _texts(said: list[Any]) -> bool:

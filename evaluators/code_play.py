@@ -90,7 +90,7 @@ class Learned(msgspec.Struct):
     """Other calls like these, and the reference's answers. None where it gives none."""
     tests: int
     allowed: Sameness
-    """How far an answer may be from the reference's for the tests to hold all the same."""
+    """How far an answer may be from the reference's for the tests to hold all the same, where that was tried."""
 
 
 def learn(
@@ -101,6 +101,7 @@ def learn(
     *,
     inputs: Sequence[Any] = (),
     further: int = 0,
+    changes: bool = False,
     timeout_s: float = START_S,
 ) -> Learned:
     """Runs tests against their reference.
@@ -112,6 +113,7 @@ def learn(
         reference: a program that defines it.
         inputs: instead of tests: wire forms of positional arguments.
         further: how many further inputs are wanted.
+        changes: whether to try which other answers the tests would let pass.
         timeout_s: wall seconds.
 
     Raises:
@@ -125,6 +127,7 @@ def learn(
         "seed": _seed(tests, entry_point, reference),
         "inputs": list(inputs),
         "further": further,
+        "changes": changes,
     }
     text, stdin = program("learn()", "code_guest", "code_vary", "code_player")
     for attempt in range(2):

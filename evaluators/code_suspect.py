@@ -53,6 +53,19 @@ def named_cases(source: str, reference: str, cases: Sequence[Case]) -> int:
     return sum(any(canonical(w) in named for w in (c.args, *c.args, c.expected)) for c in cases) if named else 0
 
 
+def overfitted(report: CodeReport, source: str, reference: str, known: Sequence[Case]) -> CodeReport:
+    """A report of a program that failed, after a look at whether it knows just what its author was shown."""
+    shown = [c for c in known if c.visible]
+    declared = [r for r in report.cases if not r.perturbed]
+    if not shown or len(shown) == len(declared) or not all(r.right for r in declared if r.visible):
+        return report
+    named = named_cases(source, reference, shown)
+    if named >= min(3, (len(shown) + 1) // 2):
+        reason = f"it names {named} of the {len(shown)} tests that were shown, passes these and fails others"
+        return msgspec.structs.replace(report, value=0.0, flags=(*report.flags, "special_cased"), reason=reason)
+    return msgspec.structs.replace(report, flags=(*report.flags, "overfit"))
+
+
 def suspected(report: CodeReport, source: str, reference: str, known: Sequence[Case], more: Sequence[Case]) -> CodeReport:
     """A report of a program that passed its tests, after a look at what it said to further inputs.
 
