@@ -143,7 +143,7 @@ async def play(
                 break
             if truncated:
                 if core._running:  # a wrapper (TimeLimit) cut it, so the environment has not been scored yet
-                    await _in_place(threads if in_thread else None, lambda b=base: _finish(env, core, "environment", b))  # type: ignore[misc]
+                    await _in_place(threads if in_thread else None, functools.partial(_finish, env, core, "environment", base))
                 break
             conversation.append(turn.message)
             conversation += new

@@ -26,12 +26,13 @@ def _differences(trajectory: Trajectory, context: VerifierContext) -> tuple[list
     hidden = context.task.hidden
     if not isinstance(hidden, dict) or "after" not in hidden:
         raise DefinitionError(f"{context.task.id}: its hidden half must have the key 'after'")
-    after: dict[str, Any] = hidden["after"]
+    after = {path: tuple(v) for path, v in hidden["after"].items()}  # lists, where they were read from a record
     answers: dict[str, str] = hidden.get("answers", {})
-    before: dict[str, Any] = trajectory.state_before["files"]
+    before = {path: tuple(v) for path, v in trajectory.state_before["files"].items()}
     state = trajectory.state_after
     found: dict[str, Any] = state["files"]
-    lacking, other = [], []
+    lacking: list[str] = []
+    other: list[str] = []
     for path in sorted({*before, *after, *answers, *found}):
         asked = path in answers or before.get(path) != after.get(path)
         wrong = _wrong(path, before, after, answers, state)

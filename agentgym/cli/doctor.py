@@ -104,6 +104,7 @@ def checks(root: Path) -> Iterator[Check]:
             "terminal": _terminal,
             "keys": _keys,
             "extras": _extras,
+            "sandbox": _sandbox,
             "containers": _containers,
             "namespaces": _namespaces,
             "cgroup": _cgroup,
@@ -315,7 +316,47 @@ def _terminal() -> Check:
     return Check("terminal", "ok", found, "", details)
 
 
-# -- containers and isolation -----------------------------------------------------------------------------------------
+# -- sandbox, containers and isolation -----------------------------------------------------------------------------------------
+
+
+_ENFORCED = {
+    "memory_total": "memory",
+    "pids": "processes",
+    "disk": "disk",
+    "inodes": "files",
+    "cpu_share": "share of CPUs",
+    "no_network": "no network",
+    "seccomp": "system calls",
+    "own_user": "a user of its own",
+    "landlock": "Landlock",
+    "events": "observation from outside",
+}
+"""What a sandbox may enforce, in words."""
+
+
+def _sandbox() -> Check:
+    """What code of a model would run in, found out by making one."""
+    from agentgym.errors import UsageError
+    from agentgym.sandbox import open_backend
+    from agentgym.sandbox.shared import ENVIRONMENT_VARIABLE, chosen_name, open_named
+
+    try:
+        name = chosen_name(None)
+        # without packages: what is enforced is the same, and it is found out sooner
+        with open_backend(name, packages=()) if name == "auto" else open_named(name) as backend:
+            can = backend.capabilities()
+    except UsageError as e:
+        fix = f"Tasks that run code are refused until there is one; {ENVIRONMENT_VARIABLE} and --sandbox choose"
+        return Check("sandbox", "note", f"none: {e}", fix, {"backend": None})
+    held = [words for key, words in _ENFORCED.items() if getattr(can, key)]
+    missing = [words for key, words in _ENFORCED.items() if not getattr(can, key)]
+    found = f"{can.backend} ({can.isolation}) holds code in: {', '.join(held)}"
+    if can.memory_total == "watched":
+        found += "; memory is added up and killed, as there is no control group"
+    if missing:
+        found += f"; without: {', '.join(missing)}"
+    details = {"backend": can.backend, "chosen": name, "enforced": held, "missing": missing, "packages": list(can.packages)}
+    return Check("sandbox", "ok" if can.isolation != "none" else "note", found, "", details)
 
 
 def _containers() -> Check:
@@ -338,7 +379,7 @@ def _containers() -> Check:
         except (OSError, ValueError) as e:
             reasons.append(f"{path} does not answer ({e})")
     text = "; ".join(reasons) or f"no container engine (looked for {', '.join(map(str, sockets[:1]))})"
-    return Check("containers", "note", f"{text}; nothing so far needs one", "", {"socket": None})
+    return Check("containers", "note", f"{text}; `--sandbox docker` would need one", "", {"socket": None})
 
 
 def _ask_engine(path: Path) -> str:
@@ -367,7 +408,7 @@ def _namespaces() -> Check:
     details = {"user_namespaces": ok}
     if ok:
         return Check("namespaces", "ok", "user namespaces can be made", "", details)
-    found = "user namespaces cannot be made here; isolating code will need a container engine"
+    found = "user namespaces cannot be made here; isolating code needs a container engine"
     return Check("namespaces", "note", found, "", details)
 
 

@@ -105,7 +105,7 @@ class CodeEnv(SandboxEnv):
         return self.as_text(result)
 
     @tool
-    def submit(self, code: Code = "") -> str:  # type: ignore[override]
+    def submit(self, code: Code = "") -> str:
         """Hands in your program and ends the task. Call it once.
 
         Args:

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import ast
 import doctest
+import warnings
 from typing import Any
 
 from agentgym.dataenv import DataEnv, field
 from agentgym.env import Task
 from agentgym.errors import DataError
-from agentgym.evaluators.code import code_passes
-from agentgym.evaluators.code_report import CodeTests
+from agentgym.evaluators.code import CodeTests, code_passes
 from agentgym.tasks.code.base import CodeEnv, hidden_of, opening
 
 
 class HumanEval(CodeEnv, DataEnv):
     """Functions to complete from their docstring (Chen et al. 2021, arXiv 2107.03374).
 
-    Rows ``{"task_id": ..., "prompt": ..., "entry_point": ..., "canonical_solution": ..., "test": "def check(candidate): ..."}``.
+    Rows ``{"task_id": ..., "prompt": ..., "entry_point": ..., "canonical_solution": ..., "test": "def check..."}``.
     A row's id is its ``task_id`` with a hyphen for the slash: ``HumanEval-0``. Visible tests are the examples of the docstring
     that can be read; where there are none, the first assertion of the data set's own tests; where that cannot stand alone (two
     rows), none, and the proxy is the row's tests.
@@ -54,7 +54,7 @@ class HumanEval(CodeEnv, DataEnv):
 class MBPP(CodeEnv, DataEnv):
     """Short functions from a sentence (Austin et al. 2021, arXiv 2108.07732), by default the sanitized half.
 
-    Rows ``{"task_id": 11, "prompt" (or "text"): ..., "code": ..., "test_list": [...], "test_imports": [...]}``. A row's id is its
+    Rows ``{"task_id": 11, "prompt" or "text": ..., "code": ..., "test_list": [...], "test_imports": [...]}``. A row's id is its
     ``task_id``. The first test is visible, as it has to be for the function's name and form to be known.
     """
 
@@ -100,7 +100,8 @@ class MBPP(CodeEnv, DataEnv):
 
 def _parsed(source: str, what: str) -> ast.Module:
     try:
-        return ast.parse(source)
+        with warnings.catch_warnings(action="ignore"):  # of escapes in somebody else's strings
+            return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError) as e:
         raise DataError(f"{what} cannot be read as Python: {e}") from None
 

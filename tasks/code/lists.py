@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agentgym.tasks.code.problem import Problem, between, code, numbers, pick, words
+from agentgym.tasks.code.problem import Arguments, Problem, between, code, numbers, pick, words
 
 _TESTS = {
     "even": ("is even", "x % 2 == 0"),
@@ -167,7 +167,8 @@ def grouping(rng: np.random.Generator, level: int) -> Problem:
             pick(rng, ("gather", "group_words", "bundle")),
             "words: list[str]",
             f"dict[{key_type}, list[str]]",
-            f"Group the words by {says}. Leave out groups of fewer than {least} words. Within a group words are in alphabetical "
+            f"Group the words by {says}. Leave out groups of fewer than {least} words. Within a group words are in "
+            "alphabetical "
             "order, and a word that occurs twice stands there twice. No word is empty.",
             code(
                 """
@@ -216,7 +217,7 @@ def intervals(rng: np.random.Generator, level: int) -> Problem:
 
     noun = pick(rng, ("stretches", "spans", "slots"))
     about = f"`{noun}` holds pairs (start, end) with start < end; the end is not part of it. They may overlap, in any order. "
-    edges = (([],), ([(0, 3), (3, 5)],), ([(2, 9), (3, 4)],))
+    edges: tuple[Arguments, ...] = (([],), ([(0, 3), (3, 5)],), ([(2, 9), (3, 4)],))
     merge = """
         merged = []
         for start, end in sorted($noun):
@@ -486,7 +487,8 @@ def coins(rng: np.random.Generator, level: int) -> Problem:
     most = between(rng, 2, 3)
     return Problem(
         f"ways_with_{noun}", f"{noun}: list[int], amount: int", "int",
-        f"In how many ways can `amount` be made of the {noun}, each value used at most {most} times? The order does not matter; "
+        f"In how many ways can `amount` be made of the {noun}, each value used at most {most} times? The order does not "
+        "matter; "
         "the values are different and above 0. There is one way to make 0.",
         code(
             """

@@ -14,11 +14,12 @@ def robot(rng: np.random.Generator, level: int) -> Problem:
     """Moves on a plane."""
     name = pick(rng, ("walk", "drive", "follow"))
     if level == 1:
-        up, down, left, right = pick(rng, ("NSWE", "UDLR", "^v<>"))
+        up, down, left, right = pick(rng, (("N", "S", "W", "E"), ("U", "D", "L", "R"), ("^", "v", "<", ">")))
         size = between(rng, 1, 3)
         return Problem(
             name, "moves: str", "tuple[int, int]",
-            f"A robot stands at (0, 0). {up} takes it {size} up (y grows), {down} {size} down, {left} and {right} 1 to the left "
+            f"A robot stands at (0, 0). {up} takes it {size} up (y grows), {down} {size} down, {left} and {right} 1 to "
+            "the left "
             "and to the right (x grows to the right). Return (x, y) after all moves.",
             code(
                 """
@@ -100,7 +101,8 @@ def machine(rng: np.random.Generator, level: int) -> Problem:
         top = between(rng, 6, 12)
         return Problem(
             name, "commands: list[str]", "int",
-            f"A counter begins at 0. 'up' adds 1, 'down' takes away 1, 'jump' adds {k}, 'reset' sets it to 0. After each command "
+            f"A counter begins at 0. 'up' adds 1, 'down' takes away 1, 'jump' adds {k}, 'reset' sets it to 0. After each "
+            "command "
             f"a counter below 0 becomes 0 and one above {top} becomes {top}. Return its value at the end.",
             code(
                 """
@@ -125,8 +127,10 @@ def machine(rng: np.random.Generator, level: int) -> Problem:
 
         return Problem(
             name, "program: str", "list[int]",
-            f"A program is words with spaces between them. A whole number goes onto the stack; + and * take two numbers off and "
-            f"put their sum or product on; {dup} puts the top number on once more; {swap} exchanges the two top numbers. A word "
+            "A program is words with spaces between them. A whole number goes onto the stack; + and * take two numbers "
+            "off and "
+            f"put their sum or product on; {dup} puts the top number on once more; {swap} exchanges the two top numbers. "
+            "A word "
             "that lacks the numbers it needs does nothing. Return the stack at the end, its top last.",
             code(
                 """
@@ -149,20 +153,11 @@ def machine(rng: np.random.Generator, level: int) -> Problem:
     most = between(rng, 20, 40)
 
     def jumps(r: np.random.Generator) -> list[tuple[Any, ...]]:
-        made: list[tuple[Any, ...]] = []
-        for _ in range(between(r, 0, 6)):
-            made.append(
-                pick(
-                    r,
-                    (
-                        ("add", pick(r, "ab"), between(r, -3, 5)),
-                        ("add", pick(r, "ab"), between(r, -3, 5)),
-                        ("move", pick(r, "ab")),
-                        ("jump", pick(r, "ab"), between(r, -3, 3)),
-                    ),
-                )
-            )
-        return made
+        def one() -> tuple[Any, ...]:
+            adding = ("add", pick(r, "ab"), between(r, -3, 5))
+            return pick(r, (adding, adding, ("move", pick(r, "ab")), ("jump", pick(r, "ab"), between(r, -3, 3))))
+
+        return [one() for _ in range(between(r, 0, 6))]
 
     return Problem(
         name, "program: list[tuple]", "tuple[int, int]",
@@ -189,7 +184,11 @@ def machine(rng: np.random.Generator, level: int) -> Problem:
             most=most,
         ),
         lambda r: (jumps(r),),
-        (([],), ([("add", "a", 1), ("jump", "a", 0)],), ([("add", "a", 2), ("add", "b", 3), ("add", "a", -1), ("jump", "a", -2)],)),
+        (
+            ([],),
+            ([("add", "a", 1), ("jump", "a", 0)],),
+            ([("add", "a", 2), ("add", "b", 3), ("add", "a", -1), ("jump", "a", -2)],),
+        ),
     )  # fmt: skip
 
 
@@ -224,7 +223,8 @@ def nested(rng: np.random.Generator, level: int) -> Problem:
     if level == 2:
         return Problem(
             pick(rng, ("weighted", "deep_sum", "weigh")), "tree: list", "int",
-            f"{about}Return the sum of the numbers, each multiplied by its depth: 1 in `tree` itself and {step} more in each list "
+            f"{about}Return the sum of the numbers, each multiplied by its depth: 1 in `tree` itself and {step} more in "
+            "each list "
             "further inside. A list that holds no number itself, though lists, adds 1 to the sum.",
             code(
                 """
@@ -245,7 +245,8 @@ def nested(rng: np.random.Generator, level: int) -> Problem:
     cut = f"[:{keep}]" if side == "first" else f"[-{keep}:]"
     return Problem(
         pick(rng, ("prune", "trimmed", "cut_back")), "tree: list, depth: int", "list",
-        f"{about}Return a copy in which every list more than `depth` lists deep (`tree` itself is 1 deep) is replaced by the sum "
+        f"{about}Return a copy in which every list more than `depth` lists deep (`tree` itself is 1 deep) is replaced by "
+        "the sum "
         f"of all numbers in it, and in which of the numbers of each list that is left only the {side} {keep} "
         f"{'is' if keep == 1 else 'are'} kept, sums counting as numbers. Lists that end up empty are left out, but for `tree` "
         "itself. `depth` is 1 or more.",
@@ -280,7 +281,8 @@ def queue(rng: np.random.Generator, level: int) -> Problem:
     if level == 1:
         return Problem(
             name, "names: list[str]", "list[str]",
-            f"People stand in a ring. Counting begins with the first one; every {k}th person leaves, and the counting goes on with "
+            f"People stand in a ring. Counting begins with the first one; every {k}th person leaves, and the counting "
+            "goes on with "
             "the one behind them. Return the names in the order of leaving.".replace("2th", "2nd").replace("3th", "3rd"),
             code(
                 """
@@ -297,8 +299,10 @@ def queue(rng: np.random.Generator, level: int) -> Problem:
     if level == 2:
         return Problem(
             name, "work: dict[str, int]", "list[str]",
-            f"`work` tells how many units of work each job needs, 1 or more; jobs wait in the order of the dictionary. The first "
-            f"one is worked on for at most {k} units; what is not done then goes to the end of the line. Return the jobs in the "
+            "`work` tells how many units of work each job needs, 1 or more; jobs wait in the order of the dictionary. "
+            "The first "
+            f"one is worked on for at most {k} units; what is not done then goes to the end of the line. Return the jobs "
+            "in the "
             "order in which they are done.",
             code(
                 """
@@ -317,8 +321,10 @@ def queue(rng: np.random.Generator, level: int) -> Problem:
         )  # fmt: skip
     return Problem(
         name, "arrivals: list[tuple[int, int]], desks: int", "list[int]",
-        "`arrivals` holds pairs (time of arrival, time that is needed) of customers, in the order of arrival. There are `desks` "
-        "desks, 1 or more, all free at time 0. A customer who finds a desk free goes to it (to the one with the lowest number); who "
+        "`arrivals` holds pairs (time of arrival, time that is needed) of customers, in the order of arrival. There are "
+        "`desks` "
+        "desks, 1 or more, all free at time 0. A customer who finds a desk free goes to it (to the one with the lowest "
+        "number); who "
         "finds none waits for the one that is free first (of equal ones that with the lowest number), but leaves at once if "
         f"that would take longer than {k * 2}. Return for each customer how long they waited, or -1 for those who left.",
         code(

@@ -97,11 +97,15 @@ def cases(problem: Problem, rng: np.random.Generator, count: int) -> list[tuple[
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
 
+# fmt: off
 WORDS = (
-    "amber birch cedar delta ember frost grove hazel ivory juniper kelp linen maple north olive pearl quartz river slate "
-    "tulip umber violet willow yarrow zephyr anchor basket candle drum engine feather garden hammer island jacket kettle "
-    "ladder mirror needle orchard pencil quilt ribbon saddle timber velvet wagon oak fig elm sun fog ice map pen tin"
-).split()
+    "amber", "birch", "cedar", "delta", "ember", "frost", "grove", "hazel", "ivory", "juniper", "kelp", "linen",
+    "maple", "north", "olive", "pearl", "quartz", "river", "slate", "tulip", "umber", "violet", "willow", "yarrow",
+    "zephyr", "anchor", "basket", "candle", "drum", "engine", "feather", "garden", "hammer", "island", "jacket",
+    "kettle", "ladder", "mirror", "needle", "orchard", "pencil", "quilt", "ribbon", "saddle", "timber", "velvet",
+    "wagon", "oak", "fig", "elm", "sun", "fog", "ice", "map", "pen", "tin",
+)
+# fmt: on
 
 
 def numbers(rng: np.random.Generator, most: int = 8, low: int = -20, high: int = 30, least: int = 0) -> list[int]:

@@ -130,8 +130,10 @@ def cipher(rng: np.random.Generator, level: int) -> Problem:
         )  # fmt: skip
     return Problem(
         name, "text: str", "str",
-        f"Replace each of the vowels aeiou by the one {k % 4 + 1} places further on in their ring (u is followed by a), and each of "
-        f"the other small letters by the one {k} places further on in the ring of the twenty-one others. With each vowel of the "
+        f"Replace each of the vowels aeiou by the one {k % 4 + 1} places further on in their ring (u is followed by a), "
+        "and each of "
+        f"the other small letters by the one {k} places further on in the ring of the twenty-one others. With each vowel "
+        "of the "
         f"text the {k} grows by 1 for what follows. {about}",
         code(
             """
@@ -195,7 +197,8 @@ def runs(rng: np.random.Generator, level: int) -> Problem:
         return Problem(
             f"un{name}", "text: str", "str",
             f"`text` was made from small letters by writing every stretch of {least} or more equal letters as {example} (the "
-            f"letter {'followed' if first else 'preceded'} by how many there are) and leaving shorter ones as they were. Return "
+            f"letter {'followed' if first else 'preceded'} by how many there are) and leaving shorter ones as they were. "
+            "Return "
             "what it was made from.",
             code(
                 """
@@ -219,8 +222,10 @@ def runs(rng: np.random.Generator, level: int) -> Problem:
     mark = pick(rng, "#~^")
     return Problem(
         name, "text: str", "str",
-        f"Write each stretch of {least} or more equal characters as `{mark}`, how many there are, and the character in brackets, "
-        f"as in {mark}3[a]; shorter stretches stay as they are. A stretch of `{mark}` is written like that whatever its length.",
+        f"Write each stretch of {least} or more equal characters as `{mark}`, how many there are, and the character in "
+        "brackets, "
+        f"as in {mark}3[a]; shorter stretches stay as they are. A stretch of `{mark}` is written like that whatever its "
+        "length.",
         code(
             pairs,
             add=f"result += '{mark}' + str(count) + '[' + letter + ']' if count >= {least} or letter == '{mark}' "
@@ -242,7 +247,8 @@ def brackets(rng: np.random.Generator, level: int) -> Problem:
     if level == 1:
         return Problem(
             name, "text: str", "int",
-            f"Return how deep the brackets {pair} of the text nest at its deepest place, 0 without any; or -1 if one closes that "
+            f"Return how deep the brackets {pair} of the text nest at its deepest place, 0 without any; or -1 if one "
+            "closes that "
             "was not opened, or one stays open. Other characters do not matter.",
             code(
                 """
@@ -295,7 +301,8 @@ def brackets(rng: np.random.Generator, level: int) -> Problem:
 
     return Problem(
         pick(rng, ("evaluate", "value_of", "compute")), "formula: str", "int",
-        f"A formula is a whole number, or brackets around an operation and formulas, with one space between them. `{plus}` adds "
+        "A formula is a whole number, or brackets around an operation and formulas, with one space between them. "
+        f"`{plus}` adds "
         f"them up (0 without any), `{times}` multiplies them (1 without any), `neg` negates their sum. Return its value.",
         code(
             """
@@ -346,7 +353,8 @@ def settings(rng: np.random.Generator, level: int) -> Problem:
     if level == 1:
         return Problem(
             name, "text: str", "dict[str, int]",
-            f"`text` holds pairs like size{equals}5 with `{between_pairs}` between them, or is empty. Return them as a dictionary "
+            f"`text` holds pairs like size{equals}5 with `{between_pairs}` between them, or is empty. Return them as a "
+            "dictionary "
             "from name to number. Of equal names the last one counts.",
             code(
                 """
@@ -405,8 +413,10 @@ def settings(rng: np.random.Generator, level: int) -> Problem:
     return Problem(
         name, "text: str", "dict[str, dict[str, int]]",
         f"Read lines: [name] begins a section, `name {equals} number` is a setting in the present section, and what follows "
-        f"`{mark}` is a comment; spaces at both ends do not matter, nor do empty lines. Settings before the first section are in "
-        f"the section \"\". Of equal names in a section {says}. Return section -> name -> number, without sections that have no "
+        f"`{mark}` is a comment; spaces at both ends do not matter, nor do empty lines. Settings before the first "
+        "section are in "
+        f"the section \"\". Of equal names in a section {says}. Return section -> name -> number, without sections that "
+        "have no "
         "setting.",
         code(
             """

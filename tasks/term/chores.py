@@ -82,7 +82,8 @@ def logs(rng: Rng, level: int) -> Chore:
         answer = "".join(f"{s} {n}\n" for s, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])))
         wish = (
             f"The fourth column of the logs in logs/ names a service. Write into the file services.txt how many lines of each "
-            f"service have {kind} as their third column, over all logs: lines like `{services[0]} 3`, the highest number first, "
+            f"service have {kind} as their third column, over all logs: lines like `{services[0]} 3`, the highest number "
+            "first, "
             "equal ones in alphabetical order, and no lines for services without any."
         )
         command = (
@@ -132,7 +133,8 @@ def tables(rng: Rng, level: int) -> Chore:
         for _, g, n in rows:
             sums[g] += n
         wish = (
-            "sales.csv tells what was sold. Write the file items.csv: the line `item,pieces`, and below it for each item how many "
+            "sales.csv tells what was sold. Write the file items.csv: the line `item,pieces`, and below it for each "
+            "item how many "
             "pieces of it were sold in all shops, sorted by item."
         )
         command = (
@@ -182,10 +184,14 @@ def renaming(rng: Rng, level: int) -> Chore:
         files = {f"photos/{pick(rng, ('img', 'IMG', 'dsc'))}_{n}.jpg": File(_text(rng, 1)) for n in numbers}
         after = {f"photos/{prefix}-{int(p.split('_')[1][:-4]):0{width}}.jpg": f for p, f in files.items()}
         wish = (
-            f"The files in photos/ are called like img_7.jpg, with various beginnings. Rename each to {prefix}-NUMBER.jpg, with "
+            "The files in photos/ are called like img_7.jpg, with various beginnings. Rename each to "
+            f"{prefix}-NUMBER.jpg, with "
             f"its number written in {width} digits: img_7.jpg becomes {prefix}-{7:0{width}}.jpg."
         )
-        command = f'cd photos; for f in *.jpg; do n=${{f#*_}}; n=${{n%.jpg}}; mv "$f" "$(printf \'{prefix}-%0{width}d.jpg\' "$n")"; done'
+        command = (
+            "cd photos; for f in *.jpg; do n=${f#*_}; n=${n%.jpg}; "
+            f'mv "$f" "$(printf \'{prefix}-%0{width}d.jpg\' "$n")"; done'
+        )
         return Chore(wish, {**noise, **files}, {**noise, **after}, [command])
     files, after = dict(noise), dict(noise)
     for n in _names(rng, 7):
@@ -227,7 +233,8 @@ def archives(rng: Rng, level: int) -> Chore:
         )
         after = {**noise, **{f"restored/{p.split('/')[1]}": f for p, f in wanted.items()}}
         command = (
-            f"mkdir restored; tar -xf backup.tar -C /tmp --no-same-owner; for f in $(tar -tf backup.tar | grep '\\{ending}$'); do "
+            "mkdir restored; tar -xf backup.tar -C /tmp --no-same-owner; for f in $(tar -tf backup.tar | grep "
+            f"'\\{ending}$'); do "
             'cp "/tmp/$f" restored/; done; rm backup.tar'
         )
         if not wanted:
@@ -244,13 +251,15 @@ def archives(rng: Rng, level: int) -> Chore:
     }
     after = {**files, **{f"work/{p}": f for p, f in {**inside, **later, **new, **now}.items()}}
     wish = (
-        "work/ has lost files. monday.tar holds all that was in it on Monday, tuesday.tar what was new or had changed by Tuesday. "
+        "work/ has lost files. monday.tar holds all that was in it on Monday, tuesday.tar what was new or had changed "
+        "by Tuesday. "
         "Restore what is missing in work/, each file as it was last saved; what is still in work/ stays as it is. The archives "
         "stay, too."
     )
     command = (
         "mkdir -p work /tmp/old; for a in monday tuesday; do tar -xf $a.tar -C /tmp/old --no-same-owner; done; cd /tmp/old; "
-        'find . -type f | while read -r f; do t="/workspace/work/$f"; [ -e "$t" ] || { mkdir -p "$(dirname "$t")"; cp "$f" "$t"; }; '
+        'find . -type f | while read -r f; do t="/workspace/work/$f"; [ -e "$t" ] || '
+        '{ mkdir -p "$(dirname "$t")"; cp "$f" "$t"; }; '
         "done"
     )
     return Chore(wish, files, after, [command])
@@ -291,16 +300,19 @@ def permissions(rng: Rng, level: int) -> Chore:
         after[path] = File(content, new)
     wish, command = (
         (
-            "Make every file whose name ends in .sh executable for everybody, wherever it lies, and leave its other permissions.",
+            "Make every file whose name ends in .sh executable for everybody, wherever it lies, and leave its other "
+            "permissions.",
             "find . -type f -name '*.sh' -exec chmod a+x {} +",
         ),
         (
-            "Nobody but their owner may do anything with the files in keys/. All other files must not be writable for group and "
+            "Nobody but their owner may do anything with the files in keys/. All other files must not be writable for "
+            "group and "
             "others. Leave all other permissions as they are.",
             "[ -d keys ] && chmod -R go-rwx keys/*; find . -type f -not -path './keys/*' -exec chmod go-w {} +",
         ),
         (
-            "No file may be writable for others. Files that begin with #! must be executable for their owner, all the other files "
+            "No file may be writable for others. Files that begin with #! must be executable for their owner, all the "
+            "other files "
             "must not be executable for anybody. Leave all other permissions as they are.",
             'find . -type f | while read -r f; do chmod o-w "$f"; if [ "$(head -c 2 "$f")" = \'#!\' ]; then chmod u+x "$f"; '
             'else chmod a-x "$f"; fi; done',
@@ -324,7 +336,8 @@ def duplicates(rng: Rng, level: int) -> Chore:
     noise = _noise(rng)
     if level == 1:
         wish = (
-            "Some files in pool/ have the same content. Write into doubles.txt the paths (like pool/name.dat) of those files that "
+            "Some files in pool/ have the same content. Write into doubles.txt the paths (like pool/name.dat) of those "
+            "files that "
             "are not the first of their content in alphabetical order, one a line, sorted."
         )
         extra = sorted(p for g in groups.values() for p in g[1:])
@@ -337,8 +350,10 @@ def duplicates(rng: Rng, level: int) -> Chore:
     if level == 2:
         gone = {p for g in groups.values() for p in g[1:]}
         wish = (
-            "Some files in pool/, pool/more/ and keep/ (as far as there are these folders) have the same content. Of each group "
-            "of equal files keep the one whose path comes first in alphabetical order (keep/ before pool/, by bytes), and delete "
+            "Some files in pool/, pool/more/ and keep/ (as far as there are these folders) have the same content. Of "
+            "each group "
+            "of equal files keep the one whose path comes first in alphabetical order (keep/ before pool/, by bytes), "
+            "and delete "
             "the others."
         )
         command = (
@@ -352,8 +367,10 @@ def duplicates(rng: Rng, level: int) -> Chore:
     if not gone:
         return duplicates(rng, level)
     wish = (
-        "Delete every file in pool/ and the folders in it whose content is also that of a file in keep/, and write the paths of "
-        "those that you deleted (like pool/name.dat) into deleted.txt, one a line, sorted by bytes. Files that are equal only to "
+        "Delete every file in pool/ and the folders in it whose content is also that of a file in keep/, and write the "
+        "paths of "
+        "those that you deleted (like pool/name.dat) into deleted.txt, one a line, sorted by bytes. Files that are "
+        "equal only to "
         "others in pool/ stay."
     )
     command = (
@@ -384,7 +401,8 @@ def cleaning(rng: Rng, level: int) -> Chore:
         command = f"find . -type f -name '*{ending}' -delete"
     elif level == 2:
         wish = (
-            "Delete every file whose name ends in .c.bak if the file that it is a copy of (the same path without .bak) is there. "
+            "Delete every file whose name ends in .c.bak if the file that it is a copy of (the same path without .bak) "
+            "is there. "
             "Where that is missing, rename the copy to it instead."
         )
         after = {}
@@ -393,7 +411,10 @@ def cleaning(rng: Rng, level: int) -> Chore:
                 after[p] = f
             elif p.removesuffix(".bak") not in files:
                 after[p.removesuffix(".bak")] = f
-        command = 'find . -name "*.c.bak" | while read -r f; do if [ -e "${f%.bak}" ]; then rm "$f"; else mv "$f" "${f%.bak}"; fi; done'
+        command = (
+            'find . -name "*.c.bak" | while read -r f; do '
+            'if [ -e "${f%.bak}" ]; then rm "$f"; else mv "$f" "${f%.bak}"; fi; done'
+        )
     else:
         wish = (
             "Below src/: delete every .o and .tmp file (by the end of its name) for which there is a .c file of the same name "
@@ -457,7 +478,8 @@ def settings(rng: Rng, level: int) -> Chore:
         command = f"sed -i '/^\\[{section}\\]/,/^\\[/ s/^port = .*/port = {new}/' etc/*.ini"
         return Chore(wish, files, after, [command])
     wish = (
-        "In all .ini files in etc/, every section must say `debug = no`: where it says something else, change it; where it says "
+        "In all .ini files in etc/, every section must say `debug = no`: where it says something else, change it; where "
+        "it says "
         "nothing about debug, add that line at the end of the section, in front of the empty line. Everything else stays."
     )
     command = (
@@ -504,7 +526,8 @@ def replacing(rng: Rng, level: int) -> Chore:
         command = f"find . -type f -not -path './vendor/*' -exec sed -i -E 's/\\b{old}\\b/{new}/g' {{}} +"
     else:
         wish = (
-            f"In all files except those in vendor/, replace the word {old} by {new} and the word {old.title()} by {new.title()}, but "
+            f"In all files except those in vendor/, replace the word {old} by {new} and the word {old.title()} by "
+            f"{new.title()}, but "
             f"not in the first line of a file. Only whole words: {old}s and my_{old} stay."
         )
         command = (

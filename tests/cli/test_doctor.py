@@ -23,7 +23,7 @@ from agentgym.records.place import mount_of
 from tests.cli.conftest import AgentGym
 
 NAMES = [
-    "agentgym", "packages", "machine", "runs", "model", "engine", "pip", "terminal", "keys", "extras", "containers",
+    "agentgym", "packages", "machine", "runs", "model", "engine", "pip", "terminal", "keys", "extras", "sandbox", "containers",
     "namespaces", "cgroup", "seccomp",
 ]  # fmt: skip
 

@@ -61,6 +61,15 @@ def test_the_environment_of_the_documentation_can_be_solved_in_every_variant(tmp
     assert all(e.gold == 0.0 for e in lazy.episodes())
 
 
+def test_the_sandboxed_task_of_the_documentation_runs(tmp_path: Path) -> None:
+    code = blocks("docs/code.md", "python")[0]
+    assert len(code.splitlines()) < 60
+    (tmp_path / "leftovers.py").write_text(code, encoding="utf-8")
+    out = shell(blocks("docs/code.md", "console")[1].removeprefix("$ "), tmp_path)
+    assert "gold 10/10" in out
+    assert "side_effects: kept 10/10" in out
+
+
 def test_the_verifier_of_the_documentation_is_one() -> None:
     scope: dict[str, Any] = {}
     exec(compile(blocks("docs/environments.md", "python")[1], "environments.md", "exec"), scope)

@@ -19,7 +19,12 @@ from agentgym.task import FrozenTask
 
 DATA = Path(__file__).parent.parent / "data"
 
-EXTRACTS = {"gsm8k": DATA / "gsm8k_extract.jsonl", "math500": DATA / "math_format.jsonl"}
+EXTRACTS = {
+    "gsm8k": DATA / "gsm8k_extract.jsonl",
+    "math500": DATA / "math_format.jsonl",
+    "humaneval": DATA / "humaneval_extract.jsonl",
+    "mbpp": DATA / "mbpp_extract.jsonl",
+}
 """Rows in the repository, for families over data; ``tests/data/SOURCES.md`` says whose."""
 
 LEVELS = {"tools.retail": 3}

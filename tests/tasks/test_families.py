@@ -22,10 +22,15 @@ from agentgym.scoring import Finding
 from agentgym.task import Task
 from tests.tasks.families import EXTRACTS, environments, families, played
 
-TASKS = 40
+TASKS, SANDBOXED = 40, 5
+"""How many tasks of an environment are played, and of one that runs them in a sandbox."""
 
 every_environment = pytest.mark.parametrize("env", list(environments()), ids=lambda env: f"{env.label}/{env.variant}")
 every_family = pytest.mark.parametrize("family", list(families()))
+
+
+def some(env: ChatEnv) -> list[str]:
+    return env.items(SANDBOXED if env.needs() else TASKS)
 
 
 def violated(findings: list[Finding]) -> set[str]:
@@ -37,7 +42,7 @@ def violated(findings: list[Finding]) -> set[str]:
 
 @every_environment
 def test_honest_work_is_paid_in_full_with_actions_that_anybody_may_take(env: ChatEnv) -> None:
-    for item in env.items(TASKS):
+    for item in some(env):
         result = played(env, "honest", item)
         trajectory = result.trajectory
         assert (trajectory.outcome, trajectory.error) == ("terminated", None), item
@@ -51,7 +56,7 @@ def test_honest_work_is_paid_in_full_with_actions_that_anybody_may_take(env: Cha
 
 @every_environment
 def test_laziness_is_never_paid(env: ChatEnv) -> None:
-    for item in env.items(TASKS):
+    for item in some(env):
         result = played(env, "lazy", item)
         assert (result.trajectory.outcome, result.reward, result.gold) == ("terminated", 0.0, 0.0), item
         assert violated(result.findings) == set()
@@ -59,7 +64,7 @@ def test_laziness_is_never_paid(env: ChatEnv) -> None:
 
 @every_environment
 def test_chance_is_paid_next_to_nothing(env: ChatEnv) -> None:
-    items = env.items(TASKS)
+    items = some(env)
     results = [played(env, "random", item) for item in items]
     assert all(r.gold is not None and r.trajectory.error is None for r in results)
     assert sum(r.gold or 0.0 for r in results) <= 0.05 * len(items)
@@ -73,7 +78,7 @@ def test_cheating_is_what_the_variant_tempts_to_and_is_noticed(env: ChatEnv) -> 
         with pytest.raises(DefinitionError, match="has no cheater oracle"):
             next(env.cheater(env.make_task(env.items(1)[0])))
         return
-    caught = [violated(played(env, "cheater", item).findings) for item in env.items(TASKS)]
+    caught = [violated(played(env, "cheater", item).findings) for item in some(env)]
     if tempting:
         assert all(len(dimensions) == 1 for dimensions in caught)
         assert len(set().union(*caught)) == 1
