@@ -138,7 +138,7 @@ class _Box:
                     "otherwise": backend.plain_mounts(limits),
                     "command": command,
                 }
-                gate.write(json.dumps(config).encode())
+                gate.write(marshal.dumps(config))
                 gate.close()
                 self.channel.stream.send(source)
                 await_guest(self.channel, "the sandbox")
