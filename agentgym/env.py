@@ -15,8 +15,8 @@ import hashlib
 import math
 import traceback
 import zlib
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import msgspec
@@ -26,11 +26,15 @@ from numpy.random.bit_generator import ISpawnableSeedSequence
 from agentgym.chat import Action, ArgumentError, Message, Observation, ToolCall, assistant, clean_message, clean_text, submit
 from agentgym.errors import DefinitionError, InfrastructureError, NotFoundError, ToolError, UsageError, did_you_mean, redact
 from agentgym.protocols import Completion
+from agentgym.sandbox.shared import shared_backend
 from agentgym.scoring import Finding, Score, Verifier, VerifierContext, proxy_reward, verify
 from agentgym.spaces import ActionSpace, ObservationSpace
 from agentgym.task import FrozenTask, Task, from_numpy, plain
 from agentgym.toolspec import ToolFunction, ToolSpec, tool, tools_of
 from agentgym.trajectory import Event, StateChange, ToolResult, ToolStatus, Trajectory, Turn, diff_state
+
+if TYPE_CHECKING:
+    from agentgym.sandbox.protocol import Backend
 
 __all__ = ["ChatEnv", "Plan", "Task", "ToolEnv", "in_split", "tool"]
 
@@ -81,6 +85,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     """The N of ``agentgym/FAMILY-vN``; raised whenever the same seed gives another task than before."""
     variants: ClassVar[tuple[str, ...]] = ("control",)
     """The twins it can play; ``control`` is the plain task."""
+    temptations: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Variants that tempt, and the dimensions that whoever gives in violates: exactly these are what the cheater oracle must
+    be found guilty of (`agentgym.validate`)."""
     parameters: ClassVar[Mapping[str, Any]] = {}
     """Constructor parameters and their defaults (int, float, bool or str); each becomes an attribute."""
     max_turns: ClassVar[int] = 16
@@ -126,6 +133,8 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         """What a policy is offered; the same objects in every turn and episode."""
         self.observation_space = ObservationSpace()
         self.action_space = ActionSpace(self.tools)
+        self.sandboxes: Callable[[], Backend] = shared_backend
+        """Gives the backend that sandboxes for the episode and for verifiers are made with."""
         self._running = False
         self._begun = False
         self._rng: np.random.Generator | None = None
@@ -172,6 +181,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     def begin(self) -> None:
         """Called at the end of ``reset``, for anything an episode needs besides its state."""
 
+    def release(self) -> None:
+        """Gives back what the episode holds besides memory. Called when it is over, however it ended; maybe twice."""
+
     def respond(self, message: Message) -> str | Message | Sequence[Message] | None:
         """What is said back to a message without tool calls; None ends the episode (the message was the answer)."""
         return None
@@ -197,6 +209,11 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     def cluster_of(self, task: Task) -> str:
         """The unit of statistical clustering: the task's own word, else its template (the family with its parameters)."""
         return task.cluster or task.family
+
+    @classmethod
+    def needs(cls) -> frozenset[str]:
+        """What verifiers and tools of the environment must be handed: ``"sandbox"``, ``"policy"``."""
+        return frozenset().union(*(v.needs for v in (*cls.proxy, *cls.gold, *cls.metrics)))
 
     # -- for use inside of tools and ``respond`` ------------------------------------------------------------------------
 
@@ -302,6 +319,8 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             the opening messages, and ``{"task_id": ..., "turn": 0}``.
         """
         super().reset(seed=seed)
+        if self._running:  # the episode before was left in the middle
+            self.release()
         options = options or {}
         task = options.get("task")
         frozen = options.get("frozen")
@@ -399,6 +418,12 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         ``step`` calls it; the episode loop calls it too, when it cuts an episode by a limit of its own.
         """
         self._running = False
+        try:
+            return self._finish(truncation)
+        finally:
+            self.release()
+
+    def _finish(self, truncation: str | None) -> float:
         trajectory = self.trajectory
         after = plain(self.state)
         if after != self._snapshot and trajectory.turns:
@@ -411,7 +436,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         trajectory.outcome = "truncated" if truncation else "terminated"
         trajectory.truncation = truncation
         verifiers = self.proxy or self.gold
-        self._scores, self._findings = verify(verifiers, "proxy", trajectory, VerifierContext(self.frozen_task))
+        self._scores, self._findings = verify(verifiers, "proxy", trajectory, VerifierContext(self.frozen_task), self.sandboxes)
         reward = proxy_reward(self._scores, verifiers)
         if reward is not None and trajectory.turns:
             trajectory.turns[-1].reward += reward
@@ -444,6 +469,11 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             calls = "".join(f"\n  -> {c.name}({c.arguments})" for c in m.tool_calls)
             lines.append(f"[{m.role}] {m.text}{calls}")
         return "\n".join(lines)
+
+    def close(self) -> None:
+        """Ends the episode that runs, if one does, without a score."""
+        self._running = False
+        self.release()
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

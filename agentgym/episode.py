@@ -17,8 +17,9 @@ import msgspec
 
 from agentgym.chat import ImagePart, Message, clean_text
 from agentgym.env import ChatEnv
-from agentgym.errors import DefinitionError, InfrastructureError, redact
+from agentgym.errors import DefinitionError, InfrastructureError, MissingReplyError, redact
 from agentgym.protocols import NO_USAGE, Completion, EpisodeContext, FinishReason, Policy, Sampling, Usage
+from agentgym.sandbox.protocol import SandboxError
 from agentgym.scoring import Finding, Score, Verifier, VerifierContext, gold_value, proxy_reward, verify
 from agentgym.task import FrozenTask, Task, from_numpy, plain
 from agentgym.trajectory import EpisodeError, Trajectory, checked_tokens
@@ -102,10 +103,10 @@ async def play(
     started = False
     base = 0.0  # what the environment itself paid for the last turn, before wrappers
     player: Policy | None = None
-    in_thread = threads is not None and core.blocking
+    in_thread = threads is not None and waits(core)
     bare = env is core and not in_thread and type(core).step is ChatEnv.step  # then nothing can come between
     try:
-        options = {"task": task, "frozen": frozen}
+        options = {"task": task, "frozen": frozen, "trial": trial}
         observation, _ = await _run(threads, lambda: env.reset(options=options)) if in_thread else env.reset(options=options)
         started = True
         trajectory = core.trajectory
@@ -142,7 +143,7 @@ async def play(
                 break
             if truncated:
                 if core._running:  # a wrapper (TimeLimit) cut it, so the environment has not been scored yet
-                    _finish(env, core, "environment", base)
+                    await _in_place(threads if in_thread else None, lambda: _finish(env, core, "environment", base))
                 break
             conversation.append(turn.message)
             conversation += new
@@ -156,10 +157,12 @@ async def play(
                 if deadline is not None and time.monotonic() >= deadline:
                     raise _Cut("time")
     except _Cut as cut:
+        limit = str(cut)
         try:
-            _finish(env, core, str(cut), base)
+            await _in_place(threads if in_thread else None, lambda: _finish(env, core, limit, base))
         except Exception as e:
             error = episode_error("environment", e)
+            retryable = isinstance(e, InfrastructureError) and e.retryable
     except DefinitionError:
         raise
     except asyncio.CancelledError as e:
@@ -176,6 +179,9 @@ async def play(
         if end is not None:
             with contextlib.suppress(Exception):  # what was played stands, however badly the player leaves
                 await end()
+        if core._running:  # it was cut short by an error or by cancellation: nobody has finished it
+            with contextlib.suppress(Exception):
+                core.close()
     if not started:
         trajectory = Trajectory(task_id=task.id, turns=[])
         frozen = frozen or core.freeze(task)
@@ -187,23 +193,32 @@ async def play(
     trajectory.policy = public_name(policy.name)
     trajectory.task_hash = task_hash
     trajectory.started_at = started_at
+    result: EpisodeResult
+    if error is None:
+        try:
+            result = await _in_place(threads if in_thread else None, lambda: score(core, trajectory, frozen))
+        except Exception as e:  # a sandbox that a verifier needed: nothing can be said about the episode
+            error, retryable = episode_error("verifier", e), isinstance(e, InfrastructureError) and e.retryable
     if error is not None:
         trajectory.outcome = "infrastructure"
         trajectory.truncation = None
         trajectory.error = error
-        trajectory.duration_s = time.monotonic() - clock
-        return EpisodeResult(trajectory, frozen, None, None, [], [], retryable)
-    result: EpisodeResult
-    if in_thread:
-        result = await _run(threads, lambda: score(core, trajectory, frozen))
-    else:
-        result = score(core, trajectory, frozen)
+        result = EpisodeResult(trajectory, frozen, None, None, [], [], retryable)
     trajectory.duration_s = time.monotonic() - clock
     return result
 
 
+def waits(env: ChatEnv) -> bool:
+    """Whether its steps belong on a thread: it says so, or one of its verifiers runs code or asks a model."""
+    return env.blocking or bool(env.needs())
+
+
 def score(core: ChatEnv, trajectory: Trajectory, frozen: FrozenTask) -> EpisodeResult:
-    """Runs the gold and metric verifiers of a finished episode, beside what its proxy verifiers said."""
+    """Runs the gold and metric verifiers of a finished episode, beside what its proxy verifiers said.
+
+    Raises:
+        InfrastructureError: a sandbox that a verifier needs has failed.
+    """
     context = VerifierContext(frozen)
     proxy = core.proxy_scores
     findings: list[Finding] = []
@@ -211,14 +226,14 @@ def score(core: ChatEnv, trajectory: Trajectory, frozen: FrozenTask) -> EpisodeR
     wanted: Sequence[Verifier] = core.gold or core.proxy
     if paying is wanted:
         # the same verifiers on the same record: judged once, entered under both roles
-        golden, found = _as_gold(proxy), core.proxy_findings
+        golden, found = as_gold(proxy), core.proxy_findings
     else:
-        golden, found = verify(wanted, "gold", trajectory, context)
+        golden, found = verify(wanted, "gold", trajectory, context, core.sandboxes)
         findings += core.proxy_findings
     findings += found
     scores = [*proxy, *golden]
     if core.metrics:
-        more, found = verify(core.metrics, "metric", trajectory, context)
+        more, found = verify(core.metrics, "metric", trajectory, context, core.sandboxes)
         scores += more
         findings += found
     reward: float | None = trajectory.total_reward
@@ -227,7 +242,8 @@ def score(core: ChatEnv, trajectory: Trajectory, frozen: FrozenTask) -> EpisodeR
     return EpisodeResult(trajectory, frozen, reward, gold_value(scores), scores, findings)
 
 
-def _as_gold(proxy: list[Score]) -> list[Score]:
+def as_gold(proxy: list[Score]) -> list[Score]:
+    """Proxy scores as the gold ones that the same verifiers give; what lies outside [0, 1] is unscorable."""
     result = []
     for s in proxy:
         if s.role != "proxy":
@@ -314,16 +330,27 @@ def _finish(env: gymnasium.Env[Any, Any], core: ChatEnv, truncation: str, base: 
         truncation: name of the limit.
         base: what it paid for the last turn, before wrappers.
     """
-    reward = base + core.finish(truncation)
-    wrappers: list[gymnasium.RewardWrapper[Any, Any]] = []
+    turns = core.trajectory.turns
+    delivered = turns[-1].reward if turns else 0.0
+    extra = core.finish(truncation)
+    wrappers: list[Any] = []
     while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, gymnasium.RewardWrapper):
+        if isinstance(env, gymnasium.RewardWrapper) or hasattr(env, "finish_reward"):
             wrappers.append(env)
         env = env.env
-    if wrappers and core.trajectory.turns:
+    if not wrappers or not turns:
+        return
+    if any(hasattr(w, "finish_reward") for w in wrappers):
+        # some keep account of what they have delivered, and are told of what comes on top of it
         for wrapper in reversed(wrappers):
-            reward = float(wrapper.reward(reward))
-        core.trajectory.turns[-1].reward = reward
+            own = getattr(wrapper, "finish_reward", None)
+            extra = float(own(extra)) if own else float(wrapper.reward(extra)) - float(wrapper.reward(0.0))
+        turns[-1].reward = delivered + extra
+        return
+    reward = base + extra
+    for wrapper in reversed(wrappers):
+        reward = float(wrapper.reward(reward))
+    turns[-1].reward = reward
 
 
 @functools.lru_cache(maxsize=64)
@@ -333,7 +360,11 @@ def public_name(name: str) -> str:
 
 
 def episode_error(layer: _ErrorKind, error: BaseException) -> EpisodeError:
-    """The error as it is kept: storable, of bounded length, without secrets."""
+    """The error as it is kept: storable, of bounded length, without secrets. A sandbox's is its own layer's, whoever used it."""
+    if isinstance(error, MissingReplyError):
+        return EpisodeError("replay", redact(clean_text(str(error))))
+    if isinstance(error, SandboxError):
+        layer = "sandbox"
     try:
         text = str(error)
     except Exception:  # somebody's __str__
@@ -346,6 +377,11 @@ def episode_error(layer: _ErrorKind, error: BaseException) -> EpisodeError:
 
 async def _run(threads: Executor | None, function: Callable[[], Any]) -> Any:
     return await asyncio.get_running_loop().run_in_executor(threads, function)
+
+
+async def _in_place(threads: Executor | None, function: Callable[[], Any]) -> Any:
+    """What the function returns, called on a thread where there are some, else here."""
+    return function() if threads is None else await _run(threads, function)
 
 
 def _where(error: BaseException) -> str:

@@ -213,7 +213,10 @@ def register_evaluator(name: str, thing: Any) -> None:
 
 def register_sandbox(name: str, factory: Callable[..., Any]) -> None:
     """Makes ``--sandbox NAME`` call ``factory``."""
+    from agentgym.sandbox import shared
+
     sandboxes.add(name, factory)
+    shared.factories[name] = factory
 
 
 def _register_gymnasium(name: str, entry_point: Any) -> None:

@@ -14,14 +14,17 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from types import CellType, CodeType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import msgspec
 
 from agentgym.chat import clean_text
-from agentgym.errors import redact
+from agentgym.errors import InfrastructureError, redact
 from agentgym.task import FrozenTask, plain
 from agentgym.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from agentgym.sandbox.protocol import Backend
 
 Role = Literal["proxy", "gold", "metric"]
 """``proxy``: what the policy is told and paid; ``gold``: what is really wanted, hidden from it; ``metric``: neither."""
@@ -73,8 +76,8 @@ class VerifierContext(msgspec.Struct, frozen=True):
 
     task: FrozenTask
     """The task with its hidden half, as it was kept."""
-    sandbox: Any = None
-    """A fresh sandbox, for verifiers that declare ``needs={"sandbox"}``; else None."""
+    sandbox: Backend | None = None
+    """What makes sandboxes, for verifiers that declare ``needs={"sandbox"}``, which close what they make; else None."""
     judge: Any = None
     """A policy to ask, for verifiers that declare ``needs={"policy"}``; else None."""
 
@@ -236,19 +239,39 @@ def verifier(
 
 
 def verify(
-    verifiers: Iterable[Verifier], role: Role, trajectory: Trajectory, context: VerifierContext
+    verifiers: Iterable[Verifier],
+    role: Role,
+    trajectory: Trajectory,
+    context: VerifierContext,
+    sandboxes: Callable[[], Backend] | None = None,
 ) -> tuple[list[Score], list[Finding]]:
     """Runs verifiers under a role.
 
     A verifier that raises gives a `Score` without a value that names the error: the episode is unscorable under it,
     which is counted and shown. A gold value outside [0, 1] is such an error too.
+
+    Args:
+        verifiers: what judges.
+        role: of their scores.
+        trajectory: what is judged.
+        context: what they are handed, but for the sandbox.
+        sandboxes: gives the backend that those are handed that declare ``needs={"sandbox"}``, and no others.
+
+    Raises:
+        InfrastructureError: a sandbox that a verifier needs has failed, which says nothing about the episode.
     """
     scores: list[Score] = []
     findings: list[Finding] = []
     for v in verifiers:
+        needs_sandbox = "sandbox" in v.needs
+        handed = context
+        if needs_sandbox and sandboxes is not None:
+            handed = VerifierContext(context.task, sandboxes(), context.judge)
         try:
-            verdicts = v(trajectory, context)
+            verdicts = v(trajectory, handed)
         except Exception as e:  # a verifier's bug must neither pay nor punish the policy
+            if needs_sandbox and isinstance(e, InfrastructureError):
+                raise
             frame = traceback.extract_tb(e.__traceback__)[-1]
             place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
             reason = redact(clean_text(f"verifier raised {type(e).__name__}: {e} ({place})"))

@@ -31,7 +31,7 @@ _CUT_WORD = re.compile(r"^\S*")
 def visible(text: str) -> str:
     """The end of a text as far as it is looked at, without what a reader does not see."""
     if "<" in text and _THOUGHT_TAG.search(text):
-        text = _without_thoughts(text)
+        text = without_thoughts(text)
     for begin, end in _HIDDEN:
         if begin in text:
             text = _without(text, begin, end)
@@ -50,7 +50,7 @@ def visible(text: str) -> str:
     return _CUT_WORD.sub("", text)
 
 
-def _without_thoughts(text: str) -> str:
+def without_thoughts(text: str) -> str:
     """What follows the last thought that was closed, up to one that was not."""
     start, end = 0, len(text)
     for match in _THOUGHT_TAG.finditer(text):

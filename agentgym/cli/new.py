@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
         path.write_text(template.replace("CLASS_NAME", name).replace("FAMILY_NAME", stem), encoding="utf-8")
     except OSError as e:
         raise UsageError(f"cannot write {path}: {e.strerror}") from e
-    print(f"wrote {path}. Try it:\n  agentgym eval {path} --model oracle:honest\n  agentgym eval {path}")
+    print(f"wrote {path}. Try it:\n  agentgym eval {path} --model oracle:honest\n  agentgym eval {path}\n  agentgym validate {path}")
     return OK

@@ -29,8 +29,10 @@ from agentgym.protocols import Policy, Sampling
 from agentgym.records.run import Run, find_run, runs_root
 from agentgym.records.schema import LAST_ATTEMPT
 from agentgym.records.store import PlannedTask, RunWriter, new_run_directory
+from agentgym.rollout.sandboxes import require_sandbox
 from agentgym.rollout.scheduler import Options, ProgressCallback, Scheduler
 from agentgym.rollout.selection import Choice, EnvRef, Plan, absolute, resolve
+from agentgym.sandbox.shared import close_shared
 from agentgym.task import plain
 
 Selector = str | type[ChatEnv]
@@ -43,21 +45,37 @@ class Outcome(msgspec.Struct):
     stopped: str | None = None
 
 
+def code_hashes(place: str) -> dict[str, Any]:
+    """Hashes of an environment's module source and of each of its verifiers: what a comparison must know has changed.
+
+    Raises:
+        NotFoundError: there is no such environment.
+    """
+    cls = registry.env_class(place)
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    source = Path(file).read_bytes() if file else b""
+    verifiers = {v.name: v.hash for v in (*cls.proxy, *cls.gold, *cls.metrics)}
+    return {"source": hashlib.sha256(source).hexdigest()[:12], "verifiers": verifiers}
+
+
 def _code_hashes(plan: Plan) -> dict[str, Any]:
-    """Per environment: hashes of its module's source and of each verifier, so that a comparison knows what changed."""
-    result: dict[str, Any] = {}
-    for ref in plan.environments:
-        cls = registry.env_class(ref.place)
-        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        source = Path(file).read_bytes() if file else b""
-        verifiers = {v.name: v.hash for v in (*cls.proxy, *cls.gold, *cls.metrics)}
-        result[f"{cls.family}-v{cls.version}"] = {"source": hashlib.sha256(source).hexdigest()[:12], "verifiers": verifiers}
-    return result
+    """Those of every environment of a plan, by family and version."""
+    classes = {ref.place: registry.env_class(ref.place) for ref in plan.environments}
+    return {f"{cls.family}-v{cls.version}": code_hashes(place) for place, cls in classes.items()}
 
 
-def describe(plan: Plan, policy: Policy, options: Options, model: str) -> dict[str, Any]:
-    """What a run says of itself besides its plan (`Run.meta`), free of credentials."""
+async def describe(plan: Plan, policy: Policy, options: Options, model: str) -> dict[str, Any]:
+    """What a run says of itself besides its plan (`Run.meta`), free of credentials.
+
+    Raises:
+        UsageError: it needs a sandbox that cannot be had.
+    """
+    # in a thread: to find out what a sandbox enforces takes making one
+    sandbox = await asyncio.to_thread(require_sandbox, plan, options.sandbox)
+    if sandbox is not None and options.processes > 1:
+        await asyncio.to_thread(close_shared)  # each process opens its own; this one plays nothing
     return {
+        "sandbox": sandbox,
         "title": plan.title,
         "model": redact(model),
         "resume_as": redact(getattr(policy, "resume_as", None) or absolute(EnvRef(model)).place),
@@ -96,7 +114,7 @@ async def start(
         text = model if named else getattr(policy, "resume_as", None)
         _check_processes(policy, options, text)
         # before the directory is made: what cannot even be described leaves no empty run behind
-        description = describe(plan, policy, options, model)
+        description = await describe(plan, policy, options, model)
         writer = RunWriter(new_run_directory(root, plan.title), create=True)
         try:
             writer.set_meta(description)
@@ -113,6 +131,7 @@ async def resume(
     model: str | None = None,
     concurrency: int | None = None,
     max_cost: float | None = None,
+    sandbox: str | None = None,
     on_start: Any = None,
     on_progress: ProgressCallback | None = None,
 ) -> Outcome:
@@ -124,6 +143,7 @@ async def resume(
         model: the text that made ``policy``, if one did.
         concurrency: episodes at once; None for what is on record.
         max_cost: US dollars for the whole run, what it has cost before included; from then on it is what is on record.
+        sandbox: backend that code runs in; None for what is on record.
         on_start: called with the scheduler before the first episode.
         on_progress: see `Scheduler`.
 
@@ -151,8 +171,13 @@ async def resume(
                 options = msgspec.structs.replace(options, max_cost_usd=max_cost)
             if concurrency is not None:
                 options = msgspec.structs.replace(options, concurrency=concurrency)
+            if sandbox is not None:
+                options = msgspec.structs.replace(options, sandbox=sandbox)
             _check(options)
             _check_processes(policy, options, model)
+            here = await asyncio.to_thread(require_sandbox, plan, options.sandbox)
+            if here != meta.get("sandbox"):
+                writer.set_meta({"sandbox_at_resume": here})
             if max_cost is not None:  # else the old limit would stop the next resume at once
                 writer.set_meta({"options": msgspec.to_builtins(options)})
             code = _code_hashes(plan)
@@ -318,6 +343,7 @@ async def aevaluate(
     processes: int = 1,
     step_threads: int = 16,
     exitfirst: bool = False,
+    sandbox: str | None = None,
     runs: str | os.PathLike[str] | None = None,
     resume_run: str | os.PathLike[str] | None = None,
     on_progress: ProgressCallback | None = None,
@@ -344,9 +370,11 @@ async def aevaluate(
         processes: processes that play, each its share of the tasks, with a model of its own made from ``model``'s text.
         step_threads: threads for environments whose ``step`` blocks.
         exitfirst: stop at the first episode that ends as an infrastructure outcome.
+        sandbox: backend that code of a model runs in, ``namespace`` for one; None: what ``AGENTGYM_SANDBOX`` says, else the
+            first that works here. ``unsafe_local`` does not hold anything in.
         runs: folder of runs; None for ``$AGENTGYM_RUNS``, else ``runs``.
         resume_run: go on with this run instead: its plan and options stand, and the arguments above are not used,
-            but for ``model``, ``concurrency``, ``max_cost`` and ``runs``.
+            but for ``model``, ``concurrency``, ``max_cost``, ``sandbox`` and ``runs``.
         on_progress: called with a `Progress` a few times a second.
 
     Raises:
@@ -359,7 +387,9 @@ async def aevaluate(
         policy = None if model is None else load_policy(model)
         path = find_run(resume_run, root)
         text = model if isinstance(model, str) else None
-        outcome = await resume(path, policy, model=text, concurrency=concurrency, max_cost=max_cost, on_progress=on_progress)
+        outcome = await resume(
+            path, policy, model=text, concurrency=concurrency, max_cost=max_cost, sandbox=sandbox, on_progress=on_progress
+        )
     else:
         plan, options = prepare(
             tasks,
@@ -372,7 +402,18 @@ async def aevaluate(
                 split=split,
                 keyword=keyword,
             ),
-            Options(concurrency, retries, seed, sampling or Sampling(), limits, max_cost, step_threads, processes, exitfirst),
+            Options(
+                concurrency,
+                retries,
+                seed,
+                sampling or Sampling(),
+                limits,
+                max_cost,
+                step_threads,
+                processes,
+                exitfirst,
+                sandbox,
+            ),
         )
         model = DEFAULT if model is None else model
         spec = model if isinstance(model, str) else getattr(model, "name", type(model).__name__)
@@ -405,7 +446,9 @@ def with_suite_settings(plan: Plan, options: Options) -> Options:
     limits = options.limits or Limits()
     if "max_turns" in plan.options and limits.turns is None:
         options = msgspec.structs.replace(options, limits=msgspec.structs.replace(limits, turns=plan.options["max_turns"]))
-    sampling = {k: v for k, v in plan.options.items() if k != "max_turns"}
+    if "sandbox" in plan.options and options.sandbox is None:
+        options = msgspec.structs.replace(options, sandbox=plan.options["sandbox"])
+    sampling = {k: v for k, v in plan.options.items() if k not in ("max_turns", "sandbox")}
     mine = {k: v for k, v in sampling.items() if getattr(options.sampling, k) is None}
     if mine:
         options = msgspec.structs.replace(options, sampling=msgspec.structs.replace(options.sampling, **mine))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import hashlib
 import random
@@ -16,11 +17,12 @@ from typing import Any
 import msgspec
 
 from agentgym.env import ChatEnv
-from agentgym.episode import EpisodeResult, Limits, episode_error, play, public_name
+from agentgym.episode import EpisodeResult, Limits, episode_error, play, public_name, waits
 from agentgym.errors import DefinitionError, InfrastructureError, UsageError
 from agentgym.protocols import Policy, Sampling
 from agentgym.records.store import EpisodeRecord, PlannedTask, RunWriter
 from agentgym.rollout.selection import Plan
+from agentgym.sandbox.shared import shared_backend
 from agentgym.task import FrozenTask, Task, TaskId, content_hash
 from agentgym.trajectory import EpisodeError, Trajectory
 
@@ -54,6 +56,8 @@ class Options(msgspec.Struct, frozen=True):
     """Processes that play, each its share; see `rollout.processes`."""
     exitfirst: bool = False
     """Stop at the first episode that ends as an infrastructure outcome."""
+    sandbox: str | None = None
+    """Backend that code runs in; None: what ``AGENTGYM_SANDBOX`` says, else the first that works here."""
 
 
 class Tally(msgspec.Struct):
@@ -278,7 +282,7 @@ class Scheduler:
             now = time.monotonic()
             if self.writer.pending >= COMMIT_EVERY or now - self._last_commit >= COMMIT_EVERY_S:
                 self._commit()
-            if error is not None and self.stopped is None:
+            if error is not None and error.kind != "replay" and self.stopped is None:
                 if self.options.exitfirst:
                     self.stopped = f"an episode ended as an infrastructure outcome: {error.message}"
                 elif self._spoiled >= HOPELESS and not self._worked:
@@ -306,7 +310,7 @@ class Scheduler:
         for retry in range(self.options.retries + 1):
             idle = self._idle.setdefault(key, [])
             try:
-                env = idle.pop() if idle else self.plan.environments[planned.environment].make(planned.variant)
+                env = idle.pop() if idle else self._make(planned)
             except (UsageError, DefinitionError):
                 raise
             except Exception as e:
@@ -329,9 +333,14 @@ class Scheduler:
         error = result.trajectory.error
         if error is None:
             self._worked = True
-        else:
+        elif error.kind != "replay":
             self._spoiled += 1
         return error
+
+    def _make(self, planned: PlannedTask) -> ChatEnv:
+        env = self.plan.environments[planned.environment].make(planned.variant)
+        env.sandboxes = functools.partial(shared_backend, self.options.sandbox)
+        return env
 
     def _keep(self, prepared: _Prepared, result: EpisodeResult, attempt: int) -> Attempted:
         """Hands an attempt to the writer; it counts once it is committed."""
@@ -360,7 +369,7 @@ class Scheduler:
             prepared = _Prepared(task, frozen, data, content_hash(data))
             if planned.trials > 1:
                 self._prepared[position] = prepared
-        if env.blocking and self._threads is None:
+        if self._threads is None and waits(env):
             self._threads = ThreadPoolExecutor(self.options.step_threads, thread_name_prefix="agentgym-step")
         result = await play(
             env,

@@ -19,6 +19,7 @@ from agentgym.env import ChatEnv
 from agentgym.errors import DataError, NotFoundError, NothingSelectedError, UsageError, did_you_mean
 from agentgym.records.run import Address, open_run
 from agentgym.records.store import PlannedTask
+from agentgym.sandbox.shared import UNSAFE
 from agentgym.task import TaskId
 
 AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
@@ -48,7 +49,7 @@ class Plan(msgspec.Struct):
     environments: list[EnvRef]
     tasks: list[PlannedTask]
     options: dict[str, Any] = {}
-    """A suite's own settings for the run: ``max_turns``, ``max_tokens``, ``temperature``; a caller's go before them."""
+    """A suite's own settings for the run: ``max_turns``, ``max_tokens``, ``temperature``, ``sandbox``; a caller's go before."""
 
     @property
     def episodes(self) -> int:
@@ -83,6 +84,8 @@ class Suite(msgspec.Struct, forbid_unknown_fields=True):
     """Turns after which an episode is cut, where this is fewer than the environment's own number."""
     max_tokens: AtLeast1 | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    sandbox: str | None = None
+    """Backend that code runs in. A file cannot ask for the one that does not hold anything in."""
     not_below: Share | None = None
     """`SuiteEntry.not_below` of entries that do not say."""
 
@@ -100,13 +103,16 @@ def read_suite(path: Path) -> Suite:
         DataError: it is not TOML, or not a suite; the text says where.
     """
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Suite)
+        suite = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Suite)
     except OSError as e:
         raise NotFoundError(f"cannot read the suite {path}: {e.strerror}") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise DataError(f"{path} is not TOML: {e}") from e
     except msgspec.ValidationError as e:
         raise DataError(f"{path} is not a suite: {e}") from e
+    if suite.sandbox == UNSAFE:
+        raise DataError(f"{path} asks for the sandbox {UNSAFE}, which only a command line can: --sandbox {UNSAFE}")
+    return suite
 
 
 class Choice(msgspec.Struct, kw_only=True):
@@ -186,7 +192,7 @@ def suite_parts(path: Path, choice: Choice) -> list[Part]:
 
 def _settings(suite: Suite) -> dict[str, Any]:
     """What a suite says about how it is played (`Plan.options`)."""
-    said = {name: getattr(suite, name) for name in ("max_turns", "max_tokens", "temperature")}
+    said = {name: getattr(suite, name) for name in ("max_turns", "max_tokens", "temperature", "sandbox")}
     return {name: value for name, value in said.items() if value is not None}
 
 

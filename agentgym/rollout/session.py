@@ -93,7 +93,7 @@ class Session:
         refs = [absolute(e) for e in plan.environments]
         mine = {t.task_id: refs[t.environment] for t in plan.tasks}
         name = model if isinstance(model, str) else policy.name
-        description = describe(plan, policy, options, name)
+        description = await describe(plan, policy, options, name)
         record = next((r for r in self._records if _fits(r, model, options, mine)), None)
         if record is None:
             record = _Record(new_run_directory(self.root, self.title), model, options, {})

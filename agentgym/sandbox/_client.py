@@ -16,6 +16,7 @@ from typing import IO, Any, Protocol, Self
 from agentgym.errors import UsageError
 from agentgym.sandbox import _guest
 from agentgym.sandbox._channel import Channel, ClosedError, Frame, LateError, Listed, Reply
+from agentgym.sandbox._events import Feed, FeedLostError, History
 from agentgym.sandbox.protocol import (
     Capabilities,
     Entry,
@@ -23,6 +24,7 @@ from agentgym.sandbox.protocol import (
     Language,
     SandboxDeadError,
     SandboxError,
+    SandboxEvent,
     SandboxExhaustedError,
     SandboxFileError,
     SandboxSpec,
@@ -162,7 +164,9 @@ class GuestSandbox:
         self._maker = maker
         self._lock = threading.Lock()
         self._dead = ""
+        self._history = History()
         self._box: Box | None = maker.make_box(spec, snapshot)
+        self._history.follow(self._feed(self._box))
         maker.adopt(self)
 
     # life
@@ -212,6 +216,46 @@ class GuestSandbox:
         """How many processes live in it besides its own."""
         return self._ask({"do": "ping"})[0].processes
 
+    # what is seen from outside
+
+    @staticmethod
+    def _feed(box: Box) -> Feed | None:
+        """Of a backend that can observe, where the spec asked for it."""
+        return getattr(box, "feed", None)
+
+    def _unseen(self, box: Box) -> SandboxDeadError | None:
+        """Why a run counts for nothing: nobody saw it. None where it was seen, or nobody wanted to."""
+        feed = self._feed(box)
+        if feed is None or not feed.lost():
+            return None
+        self._bury(box, "its observer died")
+        return SandboxDeadError("the observer of the sandbox died: what ran in it was not seen, so it was ended")
+
+    def events(self, since: int = 0) -> list[SandboxEvent]:
+        """What was noticed, in order."""
+        if not self.spec.events:
+            raise UsageError("this sandbox is not observed: make it with SandboxSpec(events=True)")
+        try:
+            return self._history.since(since)
+        except FeedLostError as e:
+            box = self._box
+            if box is not None:
+                self._bury(box, "its observer died")
+            raise SandboxDeadError(str(e)) from None
+
+    def manifest(self) -> dict[str, tuple[str, int]]:
+        """Path -> (sha256, mode) of every file and link in the workspace."""
+        box = self._live()
+        feed = self._feed(box)
+        if feed is None:
+            tree = self.tree(most_files=self.spec.limits.inodes + 16, most_bytes=self.spec.limits.disk)
+            return tree.manifest() | {path: ("", 0) for path, _ in tree.refused}
+        try:
+            return feed.manifest(self.spec.limits.inodes + 16, self.spec.limits.disk)
+        except FeedLostError as e:
+            self._bury(box, "its observer died")
+            raise SandboxDeadError(str(e)) from None
+
     # asking
 
     def _frames(
@@ -250,9 +294,13 @@ class GuestSandbox:
         box = self._live()
         start = time.monotonic()
         try:
-            reply, body = next(box.channel.ask(request, data, timeout_s + _LATE_S))
+            with self._history.run():
+                reply, body = next(box.channel.ask(request, data, timeout_s + _LATE_S))
         except ClosedError:
             closed = self._box is not box
+            unseen = self._unseen(box)
+            if unseen is not None:
+                raise unseen from None
             memory = self._bury(box, "it was killed with a run")
             if closed:
                 raise SandboxDeadError("the sandbox was closed while code ran in it", retryable=False) from None
@@ -260,8 +308,14 @@ class GuestSandbox:
                 status="oom" if memory else "killed", exit_code=None, wall_s=time.monotonic() - start, session_over=True
             )
         except LateError:
+            unseen = self._unseen(box)
+            if unseen is not None:
+                raise unseen from None
             self._bury(box, "a run in it could not be ended otherwise")
             return ExecResult(status="timeout", exit_code=None, wall_s=time.monotonic() - start, session_over=True)
+        unseen = self._unseen(box)
+        if unseen is not None:
+            raise unseen
         if reply.error is not None:
             raise SandboxError(f"the sandbox answers: {reply.error}", retryable=reply.busy)
         status = reply.status
@@ -328,9 +382,12 @@ class GuestSandbox:
     def put(self, path: str, data: bytes | str, *, mode: int = 0o644) -> None:
         """Writes a file, folders above it included."""
         content = data.encode() if isinstance(data, str) else data
-        for at in range(0, max(1, len(content)), _guest.PIECE):
-            request = {"do": "put", "path": path, "mode": mode, "more": at > 0}
-            self._ask_about_file(request, content[at : at + _guest.PIECE])
+        feed = self._feed(self._live())
+        inside = os.path.normpath(os.path.join("/workspace", path)).removeprefix("/workspace/")
+        with contextlib.nullcontext() if feed is None else feed.writing(inside, content, mode):
+            for at in range(0, max(1, len(content)), _guest.PIECE):
+                request = {"do": "put", "path": path, "mode": mode, "more": at > 0}
+                self._ask_about_file(request, content[at : at + _guest.PIECE])
 
     def get(self, path: str, *, most: int = 16 << 20) -> bytes:
         """Reads a plain file."""
@@ -390,6 +447,7 @@ class GuestSandbox:
             lost = self._box is not box
             if not lost:
                 self._box = fresh
+                self._history.follow(self._feed(fresh))
         if lost:
             fresh.kill()
             raise SandboxDeadError("the sandbox was closed while it was being restored", retryable=False)

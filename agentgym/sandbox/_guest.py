@@ -1000,7 +1000,7 @@ _OURS = open_standard_streams.__code__.co_filename
 def _as_main(name: str) -> types.ModuleType:
     """A fresh ``__main__``, and nothing of the sandbox's own modules left to import by accident."""
     modules = sys.modules
-    for module in ("_guest", "_groups", "_linux", "_seccomp"):
+    for module in ("_guest", "_groups", "_linux", "_notify", "_observer", "_seccomp", "_watch"):
         modules.pop(module, None)
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__

@@ -22,9 +22,10 @@ from typing import Any
 
 from agentgym.errors import UsageError
 from agentgym.sandbox import _disk, _guest
-from agentgym.sandbox._backend import GuestBackend, await_guest, environment, filled, kept
-from agentgym.sandbox._channel import Channel, SocketStream
-from agentgym.sandbox._client import KeptSnapshot
+from agentgym.sandbox._backend import READY_S, GuestBackend, await_guest, environment, filled, kept
+from agentgym.sandbox._channel import Channel, ClosedError, LateError, SocketStream
+from agentgym.sandbox._client import GuestSandbox, KeptSnapshot
+from agentgym.sandbox._events import Feed, FeedLostError
 from agentgym.sandbox.protocol import (
     Capabilities,
     Limits,
@@ -35,6 +36,23 @@ from agentgym.sandbox.protocol import (
 )
 
 _START_S = 60.0
+
+
+_ONE_OF_EACH = b"""
+import os, socket, time
+open("f", "w").close()
+for call, *arguments in (
+    (os.kill, 1, 0),
+    (socket.socket().connect, ("127.0.0.1", 9)),
+    (time.clock_settime, 0, 0),
+    (os.chroot, "/"),
+    (os.execv, "/bin/true", ["true"]),
+):
+    try:
+        call(*arguments)
+    except OSError:
+        pass
+"""
 
 
 class LauncherError(Exception):
@@ -139,20 +157,32 @@ class _Box:
             "open_files": limits.open_files,
             "address_space": limits.address_space or 2 * limits.memory + (512 << 20),
             "env": env,
+            "observed": spec.events,
+            "protected": list(spec.protected),
+            "on_disk": limits.disk > limits.memory,
         }
         disk = -1
-        with theirs:
+        self.feed: Feed | None = None
+        told, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if spec.events else (None, None)
+        with theirs, tells or contextlib.nullcontext():
             try:
-                if limits.disk > limits.memory:
+                given = [theirs.fileno()]
+                if tells is not None:
+                    given.append(tells.fileno())
+                if asked["on_disk"]:
                     disk = _disk.make(limits.disk, limits.inodes)
-                given = [theirs.fileno()] if disk < 0 else [theirs.fileno(), disk]
+                    given.append(disk)
                 made = launcher.ask({"do": "create", "spec": asked, "store": store}, given)
             except BaseException:
                 ours.close()
+                if told is not None:
+                    told.close()
                 raise
             finally:
                 if disk >= 0:
                     os.close(disk)
+        if told is not None:
+            self.feed = Feed(told)
         self._number: int = made["number"]
         self._seen: int = made["oom"]
         self.pid: int = made["pid"]
@@ -165,6 +195,13 @@ class _Box:
             if isinstance(e, SandboxError):
                 raise LauncherError(str(e)) from None
             raise
+        if self.feed is not None and store is not None:
+            try:
+                self.feed.manifest(quiet=True)
+            except FeedLostError as e:
+                self.channel.close()
+                self.kill()
+                raise LauncherError(str(e)) from None
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel killed something in it since the last question."""
@@ -177,6 +214,8 @@ class _Box:
 
     def kill(self) -> bool:
         """Ends it from outside."""
+        if self.feed is not None:
+            self.feed.close()
         if self.launcher.owner != os.getpid():
             return False
         try:
@@ -281,6 +320,8 @@ class NamespaceBackend(GuestBackend):
         self._preimport = tuple(packages if preimport is None else preimport)
         self._launcher: Launcher | None = None
         self._can: Capabilities | None = None
+        self._unobserved = ""
+        """Why nothing can be observed here."""
         self._closed = False
         self._spares = _Spares(spare, lambda spec: self._new_box(spec, None))
 
@@ -339,9 +380,42 @@ class NamespaceBackend(GuestBackend):
                     disk_backed=told["privileged"] and self._disk_backed(launcher, path),
                     landlock=told["landlock"],
                     snapshot="overlay",
+                    events=self._observes(launcher, path),
                     packages=self._packages,
                 )
             return self._can
+
+    def _observes(self, launcher: Launcher, path: str) -> tuple[str, ...]:
+        """Families of events that really arrive here: of a sandbox in which something of each is done."""
+        try:
+            box = _Box(launcher, SandboxSpec(events=True, protected=("f",)), None, path)
+        except LauncherError as e:
+            self._unobserved = str(e)
+            return ()
+        request = {
+            "do": "exec",
+            "lang": "python",
+            "argv": [],
+            "script": len(_ONE_OF_EACH),
+            "cwd": None,
+            "env": {},
+            "cpu_s": None,
+        }
+        request |= {"timeout": READY_S, "keep": 0, "most": 1 << 20}
+        kinds = set()
+        try:
+            next(box.channel.ask(request, _ONE_OF_EACH, READY_S))
+            if box.feed is not None:
+                box.feed.manifest()
+                kinds = {event.kind.partition(".")[0] for event in box.feed.take()}
+        except (ClosedError, LateError, FeedLostError) as e:
+            self._unobserved = f"{type(e).__name__} {e}"
+        finally:
+            box.channel.close()
+            box.kill()
+            with contextlib.suppress(LauncherError):
+                launcher.ask({"do": "rest"})  # whoever asks for no events has no observer
+        return tuple(sorted(kinds - {"events"}))
 
     @staticmethod
     def _disk_backed(launcher: Launcher, path: str) -> bool:
@@ -363,6 +437,20 @@ class NamespaceBackend(GuestBackend):
         return ":".join(dict.fromkeys([folder, "/usr/local/bin", "/usr/bin", "/bin"]))
 
     # sandboxes
+
+    def create(self, spec: SandboxSpec | None = None, snapshot: Snapshot | None = None) -> GuestSandbox:
+        """A new sandbox.
+
+        Raises:
+            UsageError: the spec asks for what cannot be enforced.
+            SandboxUnavailableError: this machine does not allow it.
+        """
+        try:
+            return super().create(spec, snapshot)
+        except UsageError as e:
+            if spec is not None and spec.events and not self.capabilities().events:
+                raise UsageError(f"{e} Cause: {self._unobserved}. Linux 5.9 or newer is needed.") from None
+            raise
 
     def make_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> _Box:
         """An instance: one that is ready, or a new one."""

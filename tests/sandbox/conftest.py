@@ -110,7 +110,7 @@ def become_plain_user() -> None:
 def as_plain_user(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs this interpreter as a plain user, whoever runs the tests."""
 
-    def run(*arguments: str, timeout_s: float = 110) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
         env = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": "/tmp",
