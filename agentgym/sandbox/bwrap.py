@@ -123,6 +123,7 @@ class _Box:
                 pass_fds=given,
                 start_new_session=True,
             )
+            theirs.close()  # so that its end is seen at once
             self.channel = Channel(SocketStream(ours))
             try:
                 if counted:  # before it goes on: what it becomes and starts is counted from the beginning
