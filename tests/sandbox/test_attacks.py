@@ -16,7 +16,7 @@ from tests.sandbox.conftest import NEEDS, ROOT, become_plain_user
 
 DOCKER_EXCEPTIONS = {
     "root_of_the_host": "an engine without userns-remap maps all users, and a container cannot be given a map of its own; "
-    "were the guest to make a user namespace inside, that call would be open to the code as well. `Capabilities.own_user` says so",
+    "were the guest to make a user namespace inside, the code could too. `Capabilities.own_user` says so",
 }
 """Cases that a container does not survive, each with the reason. They must fail: what is survived is struck off."""
 
