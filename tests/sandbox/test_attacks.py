@@ -19,10 +19,29 @@ DOCKER_EXCEPTIONS = {
 }
 """Cases that a container does not survive, each with the reason. They must fail: what is survived is struck off."""
 
+OBSERVED = (
+    *(
+        "right_answer",
+        "devices",
+        "kernel_settings",
+        "io_uring",
+        "calls_of_32_bit",
+        "new_namespaces",
+        "privileges",
+        "odd_sockets",
+    ),
+    *("own_listener", "clock", "kill_the_host", "into_process_1", "double_fork", "fork_bomb", "memory_bomb", "hard_links_out"),
+    *("local_sockets_of_the_host", "udp_and_names", "exit_with_success", "flood", "endless_loop", "own_memory"),
+)
+"""Cases that are run once more with events on: those that meet the other filter or the observer. All of them:
+``python -m tests.sandbox.attacks.runner -- python tests/sandbox/attack_backend.py namespace --events``."""
+
 SOMEBODY = "as root" if os.getuid() == 0 else "as a plain user"
 WAYS = [("namespace", SOMEBODY), ("docker", SOMEBODY)]
 if os.getuid() == 0:
     WAYS.insert(1, ("namespace", "as a plain user"))
+WAYS += [("namespace observed", who) for name, who in WAYS if name == "namespace"]
+PAIRS = [(way, case) for way in WAYS for case in CASES if "observed" not in way[0] or case.name in OBSERVED]
 
 
 @pytest.fixture(scope="session")
@@ -32,14 +51,15 @@ def host() -> Iterator[Host]:
     made.close()
 
 
-@pytest.fixture(scope="session", params=WAYS, ids=lambda way: " ".join(way).replace(" ", "-"))
+@pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A backend command that has proved its isolation: none is attacked without."""
     name, who = request.param
     if name == "docker":
         request.getfixturevalue("engine")
     drop = become_plain_user if os.getuid() == 0 and who == "as a plain user" else None
-    command = [sys.executable, str(ROOT / "tests/sandbox/attack_backend.py"), name]
+    kind, _, observed = name.partition(" ")
+    command = [sys.executable, str(ROOT / "tests/sandbox/attack_backend.py"), kind, *(["--events"] if observed else [])]
     made = Server(command, preexec_fn=drop, cwd=str(ROOT))
     try:
         if not proved(made):
@@ -50,8 +70,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_is_survived(case: Case, server: Server, host: Host, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("server", "case"),
+    PAIRS,
+    indirect=["server"],
+    scope="session",
+    ids=[" ".join((*w, c.name)).replace(" ", "-") for w, c in PAIRS],
+)
+def test_is_survived(server: Server, case: Case, host: Host, request: pytest.FixtureRequest) -> None:
     if case.category == "resource":
         request.getfixturevalue("alone")
     for _ in range(3):  # the machine's memory is everybody's: somebody else may have taken some
