@@ -334,6 +334,51 @@ def alive(backend: NamespaceBackend, launcher: int, rounds: int) -> None:
             box.close()
 
 
+def observed(backend: NamespaceBackend, launcher: int, rounds: int) -> None:
+    """The same with and without events, in turns, so that a busy moment hits both. The observer's CPU time counts."""
+    seen = SandboxSpec(events=True, protected=("tests/**",))
+    ready = backend.create(seen)  # with it the observer starts
+    with open(f"/proc/{launcher}/task/{launcher}/children") as f:
+        observers = [int(p) for p in f.read().split() if p != str(ready._box.pid)]  # type: ignore[union-attr]
+
+    def used() -> float:
+        total = 0.0
+        for pid in observers if METER is None or not METER.path else ():  # a control group counts the observer already
+            with open(f"/proc/{pid}/stat") as f:
+                total += sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+        return total
+
+    def compare(what: str, count: int, prepare: Callable[[Sandbox], Callable[[], object]] | None) -> None:
+        costs = {"off": Cost(), "on": Cost()}
+        for _ in range(rounds):
+            for name, spec in (("off", SandboxSpec()), ("on", seen)):
+                with backend.create(spec) as box:
+                    action = (lambda spec=spec: backend.create(spec).close()) if prepare is None else prepare(box)
+                    action()
+                    before = used()
+                    one = measure(lambda n, action=action: [action() for _ in range(n)], count, 1, launcher)  # type: ignore[misc]
+                    costs[name].cpu.append(one.cpu[0] + (used() - before) * 1000 / count)
+                    costs[name].wall += one.wall
+        off, on = (report(f"{what}, events {name}", cost) for name, cost in costs.items())
+        print(json.dumps({"bench": "sandbox", "what": f"{what}, price of events", "cpu_ms": round(on - off, 3)}), flush=True)
+
+    def files(box: Sandbox) -> Callable[[], object]:
+        box.exec("mkdir d; for i in $(seq 1000); do head -c 20000 /dev/zero > d/f$i; done; sleep .1", "bash")
+        return box.manifest
+
+    def turn(box: Sandbox) -> Callable[[], object]:
+        session = box.session("python")
+        return lambda: session.run("x = 1")
+
+    compare("fresh sandbox, nothing run", 20, None)
+    compare("warm execution, python", 100, lambda box: lambda: box.exec("pass"))
+    compare("warm execution, bash and one program", 100, lambda box: lambda: box.exec("/bin/true", "bash"))
+    compare("twenty programs of one shell", 20, lambda box: lambda: box.exec("for i in {1..20}; do /bin/true; done", "bash"))
+    compare("stateful turn, python", 1000, turn)
+    compare("manifest of 1,000 files, 20 MB, nothing changed", 10, files)
+    ready.close()
+
+
 def docker(rounds: int) -> None:
     """CPU is this process's alone: the engine's is another's, so wall time is what compares."""
     from agentgym.sandbox.engine import DockerBackend
@@ -400,7 +445,7 @@ def _docker_peers(rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="fresh,warm,turns,forks,alive,bwrap,peers")
+    parser.add_argument("--only", default="fresh,warm,turns,forks,alive,observed,bwrap,peers")
     parser.add_argument("--docker", action="store_true", help="also against a container engine")
     parser.add_argument("--swerex", metavar="PYTHON", help="an interpreter that has swe-rex, as a peer")
     args = parser.parse_args()
@@ -422,7 +467,7 @@ def run(args: argparse.Namespace, chosen: list[str]) -> None:
     with NamespaceBackend() as backend:
         backend.capabilities()
         launcher = backend.launcher().process.pid
-        for action in (fresh, warm, turns, forks, alive):
+        for action in (fresh, warm, turns, forks, alive, observed):
             if action.__name__ in chosen:
                 action(backend, launcher, args.rounds)
     if "bwrap" in chosen and shutil.which("bwrap"):
