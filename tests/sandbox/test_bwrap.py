@@ -75,6 +75,52 @@ def test_the_end_of_the_thread_that_made_it_does_not_end_a_sandbox(opened: Bwrap
         assert box.exec("print(1)").text == "1\n"
 
 
+def test_a_fork_of_the_host_has_groups_and_users_of_its_own_and_cannot_end_its_parents(opened: BwrapBackend) -> None:
+    with opened.create() as box:
+        owner = os.stat(f"/proc/{box._box.pid}").st_uid  # type: ignore[union-attr]
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                box.close()
+                with opened.create() as other:
+                    uid = os.stat(f"/proc/{other._box.pid}").st_uid  # type: ignore[union-attr]
+                    os.write(write, f"{other.exec('print(2)').text.strip()} {uid}".encode())
+                opened.close()
+            finally:
+                os._exit(0)
+        os.close(write)
+        os.waitpid(pid, 0)
+        answer, uid = os.read(read, 100).split()
+        os.close(read)
+        assert answer == b"2"
+        assert os.getuid() != 0 or int(uid) != owner
+        assert groups_of(pid) == []
+        assert box.exec("print(1)").text == "1\n"
+    with opened.create() as after:
+        assert after.exec("print(3)").text == "3\n"
+
+
+def test_a_start_that_is_given_up_leaves_no_process(bubblewrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BwrapBackend(packages=()) as backend:
+        backend.create().close()
+        before = children()
+        monkeypatch.setattr("agentgym.sandbox.bwrap.await_guest", interrupted)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                backend.create()
+        assert children() == before
+
+
+def children() -> list[str]:
+    me = os.getpid()
+    return Path(f"/proc/{me}/task/{me}/children").read_text().split()
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_host_that_is_killed_takes_its_sandboxes_with_it(bubblewrap: str) -> None:
     code = (
         "import os, time\nfrom agentgym.sandbox.bwrap import BwrapBackend\nbox = BwrapBackend(packages=()).create()\n"
