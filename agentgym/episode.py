@@ -73,6 +73,7 @@ async def play(
     sampling: Sampling = DEFAULT_SAMPLING,
     limits: Limits | None = None,
     threads: Executor | None = None,
+    judge: Policy | None = None,
 ) -> EpisodeResult:
     """Plays one episode and scores it.
 
@@ -91,8 +92,10 @@ async def play(
         sampling: parameters for the policy; its ``seed`` is replaced.
         limits: what cuts the episode.
         threads: where steps run that may block; None runs them in place.
+        judge: whom verifiers ask that need one. They wait for it, so they run where steps that may block do.
     """
     core: ChatEnv = env.unwrapped  # type: ignore[assignment]
+    core.judge = judge
     started_at = time.time()
     clock = time.monotonic()
     deadline = None if limits is None or limits.seconds is None else clock + limits.seconds
@@ -102,7 +105,7 @@ async def play(
     started = False
     base = 0.0  # what the environment itself paid for the last turn, before wrappers
     player: Policy | None = None
-    in_thread = threads is not None and core.blocking
+    in_thread = threads is not None and (core.blocking or (judge is not None and core.asks_judge()))
     bare = env is core and not in_thread and type(core).step is ChatEnv.step  # then nothing can come between
     try:
         options = {"task": task, "frozen": frozen}
@@ -204,7 +207,7 @@ async def play(
 
 def score(core: ChatEnv, trajectory: Trajectory, frozen: FrozenTask) -> EpisodeResult:
     """Runs the gold and metric verifiers of a finished episode, beside what its proxy verifiers said."""
-    context = VerifierContext(frozen)
+    context = VerifierContext(frozen, judge=core.judge)
     proxy = core.proxy_scores
     findings: list[Finding] = []
     paying: Sequence[Verifier] = core.proxy or core.gold

@@ -240,12 +240,17 @@ def verify(
 ) -> tuple[list[Score], list[Finding]]:
     """Runs verifiers under a role.
 
-    A verifier that raises gives a `Score` without a value that names the error: the episode is unscorable under it,
-    which is counted and shown. A gold value outside [0, 1] is such an error too.
+    A verifier that asks a judge gives a `Score` without a value where there is none. One that raises gives a `Score` without
+    a value that names the error: the episode is unscorable under it, which is counted and shown. A gold value outside
+    [0, 1] is such an error too.
     """
     scores: list[Score] = []
     findings: list[Finding] = []
     for v in verifiers:
+        if "policy" in v.needs and context.judge is None:
+            reason = "it asks a judge, and there is none: name one with --judge MODEL"
+            scores.append(Score(v.name, role, None, "unscorable", reason, ("no_judge",), verifier_hash=v.hash))
+            continue
         try:
             verdicts = v(trajectory, context)
         except Exception as e:  # a verifier's bug must neither pay nor punish the policy

@@ -28,7 +28,7 @@ from agentgym.report.console import print_summary
 from agentgym.report.screen import console, interactive, say
 from agentgym.report.summary import Summary, summarize
 from agentgym.report.text import plain
-from agentgym.rollout.evaluate import Outcome, prepare, recorded_model, resume, start
+from agentgym.rollout.evaluate import Judge, Outcome, check_judge, prepare, recorded_model, resume, start
 from agentgym.rollout.scheduler import Options
 from agentgym.rollout.selection import Choice, Plan
 
@@ -53,7 +53,19 @@ _BOUNDS = (
 )
 """Options, what their numbers must be, and the least and the most that is."""
 
-_OF_A_RESUMED_RUN = {"resume", "model", "concurrency", "max_cost", "infra_limit", "runs", "json", "quiet", "verbose", "tasks"}
+_OF_A_RESUMED_RUN = {
+    "resume",
+    "model",
+    "judge",
+    "concurrency",
+    "max_cost",
+    "infra_limit",
+    "runs",
+    "json",
+    "quiet",
+    "verbose",
+    "tasks",
+}
 """Options that mean something for a run that has begun; the others are on record."""
 
 
@@ -220,8 +232,16 @@ def _play(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
     if args.lf:
         plan = _last_failed(plan, root)
     show.model = args.model or DEFAULT
+    judge = _judge(args)
+    check_judge(plan, judge)  # before a model is loaded
     policy = _policy(show.model, args.verbose)
-    return asyncio.run(start(plan, policy, options, model=show.model, root=root, on_start=show.start, on_progress=show.update))
+    return asyncio.run(
+        start(plan, policy, options, model=show.model, judge=judge, root=root, on_start=show.start, on_progress=show.update)
+    )
+
+
+def _judge(args: argparse.Namespace) -> Judge | None:
+    return None if args.judge is None else Judge(_policy(args.judge, args.verbose), args.judge)
 
 
 def _resume(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
@@ -238,6 +258,7 @@ def _resume(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
             path,
             policy,
             model=show.model,
+            judge=_judge(args),
             concurrency=args.concurrency,
             max_cost=args.max_cost,
             on_start=show.start,

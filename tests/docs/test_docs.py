@@ -67,6 +67,12 @@ def test_the_verifier_of_the_documentation_is_one() -> None:
     assert isinstance(scope["polite"], agentgym.Verifier)
 
 
+def test_the_judge_of_the_documentation_judges(capsys: pytest.CaptureFixture[str]) -> None:
+    code = blocks("docs/judges.md", "python")[0]
+    exec(compile(code.replace("local:smollm2", f"{ROOT}/tests/evaluators/judges.py:ScriptedJudge"), "judges.md", "exec"), {})
+    assert capsys.readouterr().out == "0.6666666666666666 ()\n"
+
+
 def test_the_readmes_test_passes(tmp_path: Path) -> None:
     code = next(b for b in blocks("README.md", "python") if b.startswith("import pytest"))
     (tmp_path / "test_readme.py").write_text(code, encoding="utf-8")
