@@ -16,7 +16,7 @@ import functools
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -365,7 +365,7 @@ async def _ask_controls(
     judge: Asker, controls: Sequence[Control] | Sequence[PairControl], settings: Settings, spent: Spent
 ) -> Report:
     results: list[tuple[bool, str]] = []
-    left = iter(controls)
+    left: Iterator[Control | PairControl] = iter(controls)
     for count in STAGES:
         part = itertools.islice(left, count)
         results += await asyncio.gather(*(_ask_control(judge, c, settings, spent) for c in part))
