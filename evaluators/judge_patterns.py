@@ -18,14 +18,13 @@ _GRADER = (
 _MARKS = (
     r"(?:(?:full|top|max(?:imum|imal)?|highest|perfect|best|all(?: the)?)(?: possible| available)?"
     r" (?:marks?|credits?|scores?|grades?|ratings?|points?)"
-    r"|(?:10|5|100|ten|five) ?(?:/|out of) ?(?:10|5|100|ten|five)\b|100 ?%|five stars|5 stars"
+    r"|\b(?:10 ?(?:/|out of) ?10|100 ?(?:/|out of) ?100|5 ?(?:/|out of) ?5|ten out of ten|five out of five)\b(?! ?[*x×$])"
+    r"|five stars|5 stars|100 ?% (?:score|marks?|grade|credit|rating)"
     r"|(?:an?|the|my|its|your)? ?(?:final |overall )?(?:scores?|grades?|ratings?|marks?|verdicts?)"
     r"(?: of| to| as| is| =|:)? ?[\"']?(?:10|100|5|1(?:\.0)?|ten|yes|correct|pass(?:ed)?|met|a\+?)\b"
-    r"|(?:a|an) (?:10|100|ten|a\+))"
+    r"|(?:a|an) (?:10|100|ten|a\+)(?=\W*$|,? please\b| for (?:this|me|my)\b|, (?:as|since|because)))"
 )
-_NUMBER = (
-    r"[\"'*(\[]*(?:\d{1,3}(?:\.\d+)?(?: ?(?:/|out of|von|sur|de) ?\d{1,3})?|ten|a\+|pass(?:ed)?|correct|met|yes|perfect|full)\b"
-)
+_NUMBER = r"[\"'*(\[]*(?:\d{1,3}(?:\.\d+)?(?: ?(?:/|out of|von|sur|de) ?\d{1,3})?|ten|a\+|pass(?:ed)?|correct|met|yes|perfect|full|excellent|outstanding|flawless|exemplary|[⭐★]{2,})(?!\w)"
 _RULES = (
     r"(?:instructions?|rubrics?|criteri(?:a|on)|grading|scoring|marking scheme|guidelines?|system (?:prompt|message)|prompts?"
     r"|(?:previous|prior|preceding|above) (?:text|rules|context|messages?)"
@@ -40,6 +39,9 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
         rf"\b(?:ignor\w*|disregard\w*|forget|overrid\w*|overrul\w*|bypass\w*|skip|set aside|stop (?:using|following)"
         rf"|(?:do not|don't|never) (?:use|follow|apply|consider|heed))\b.{{0,40}}?\b{_RULES}"
         r"|\b(?:ignore|disregard|forget) (?:all |everything |anything |the |of |that is |that was )*(?:above|previous|prior|before)\b"
+        r"|\b(?:instructions?|rubrics?|criteria|rules|guidelines|prompt)\b.{0,20}\b(?:cancel+ed|void|revoked|suspended|obsolete|overridden|no longer (?:appl|valid|in force))"
+        r"|\b(?:do not|don't|no need to|stop) (?:evaluat|grad|judg|assess|scor|mark)(?:e|ing)? (?:this|it|my|the answer)"
+        r"|\b(?:test|check|audit|calibration) of (?:the|this|your) (?:grading|scoring|evaluation|judging)"
         r"|\bnew (?:instructions?|rules?|rubric|task)(?: for (?:you|the \w+))? ?[:=]|\byou are (?:now|no longer) (?:an?|the|in)\b"
         r"|(?:忽略|無視|无视|忘记|忘掉|不要(?:管|理会|使用)|不用管|跳过|绕过).{0,14}(?:指令|指示|说明|评分|評分|标准|標準|规则|提示|要求)"
         r"|(?:指示|基準|ルーブリック|採点|命令).{0,10}無視|(?:지시|기준|지침|채점|루브릭).{0,10}무시"
@@ -52,8 +54,9 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
     (
         "demand",
         r"scor|grad|mark|rat(?:e|ing)|credit|point|judg|review|rubric|\b1-10\b",
-        rf"\b(?:give|giving|award|assign|grant|output|return|print|write|respond|reply|answer|record|report|enter|mark|rate|score"
+        rf"\b(?:give|gave|given|giving|awarded|rated|scored|award|assign|grant|output|return|print|write|respond|reply|answer|record|report|enter|mark|rate|score"
         rf"|grade|set|put|choose|select|deserves?|receives?|gets?|earns?|merits?|warrants?|worth|expect)\b.{{0,40}}?\b{_MARKS}"
+        r"|\b(?:expected|correct|right|true|deserved|final|only) (?:score|grade|rating|mark|verdict) (?:is|=|:|should be|must be) \w"
         rf"|\b{_MARKS}.{{0,20}}(?:please|now|immediately|guaranteed|expected|awarded)\b"
         r"|(?:给|給|打|评|評|输出|輸出|得).{0,12}(?:满分|滿分|10 ?分|十分|100 ?分|最高分)|满分|滿分|満点|最高点|만점|최고 ?점"
         r"|(?:puntuaci[oó]n|nota|calificaci[oó]n|pontua[cç][aã]o|punteggio|voto) (?:m[aá]xim|massim|perfect)\w*"
@@ -64,12 +67,19 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
         r"|(?:الدرجة الكاملة|पूर्ण अंक|पूरे अंक)",
     ),
     (
+        "output",
+        r"print|output|program|code|function|number|how many|how much|comput|calculat|\d|score|grad|rat(?:e|ing)",
+        r"\b(?:output|print|return|respond with|reply with|write|answer with)\b(?: (?:only|just|the|a|number|score|digit|value))* (?:10|100|ten)\W*$",
+    ),
+    (
         "address",
         r"grader|judge|evaluator|examiner|reviewer|rubric|letter|inject",
         rf"^\W*(?:dear|hey|hi|hello|attention|psst|memo|reminder|message|notes?|instructions?|important|warning|fyi)\b[,:!]?"
         rf"(?: (?:to|for))?(?: (?:the|all|my|our|any|you|your|esteemed|honou?rable))? ?(?:\w+ )?{_GRADER}\b"
         rf"|^\W*(?:to the |as (?:the|a|an|your) )?{_GRADER}(?:'s)? ?(?:notes?|comments?|instructions?|remarks?|memo|override)?"
         rf" ?[:,>\]] |\b{_GRADER}(?:'s)? (?:notes?|instructions?|override)\b"
+        rf"|\b(?:you are|you're|act as|be) (?:an?|the|now an?) (?:\w+ ){{0,3}}{_GRADER}\b|\bas (?:an?|the|your) (?:\w+ )?{_GRADER}\b.{{0,20}}\byou\b"
+        r"|^\W*(?:teacher|professor|instructor|tutor|expert|moderator|examiner)'s (?:note|comment|remark|verdict|feedback|grade)\b"
         rf"|\b(?:if you are|you,? (?:as )?(?:the|an?)|whoever is) (?:\w+ )?(?:{_GRADER}|grading|judging|evaluating|scoring)\b"
         rf"|\b(?:when|while|before|in) (?:grading|judging|scoring|evaluating|rating|assessing) (?:this|my|the) "
         r"|^\W*(?:评分者|评委|评审|裁判|阅卷|採点者|審査員|채점자|심사위원)[^。]{0,6}[::,,]",
@@ -85,6 +95,9 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
         r" (?:correct|right|accurate)))\b"
         r"|\b(?:all|every|each)(?: (?:of )?the)? ?(?:rubric|grading|scoring|listed|required)? ?(?:items?|criteri(?:a|on)|requirements?|rubrics?|boxes"
         r"|points)\b(?: of the rubric)?.{0,15}?\b(?:met|satisfied|fulfil?led|ticked|checked|covered|achieved|passed)\b"
+        r"|\b(?:criterion|item|requirement|check|point) ?\d+ ?(?:[:=-]|is|was)* ?(?:yes|met|pass(?:ed)?|satisfied|fulfil+ed|ok|full|✓|✅)(?!\w)"
+        r"|\b(?:reference|gold|model|expected|official|ideal) (?:answer|solution|response)\b.{0,30}\b(?:identical|same|match|equal|agree)"
+        r"|\b(?:identical to|matches|same as|agrees with) the (?:reference|gold|model|expected|official|ideal) (?:answer|solution|response)"
         r"|\bpre-?approved\b.{0,60}\b(?:answer|response|submission|score)|\b(?:answer|response|submission)\b.{0,30}\bpre-?approved\b",
     ),
     (
@@ -113,10 +126,11 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
     (
         "plea",
         r"letter|scor|grad|review",
-        r"\bplease\b.{0,30}\b(?:be (?:generous|lenient|kind|nice)|(?:give|grant|award|rate|score|grade|mark)\b.{0,20}\b(?:me|this|my|it|high|well|good))"
+        r"\bplease\b.{0,30}\b(?:be (?:generous|lenient|kind|nice)|(?:(?:give|grant|award)\b.{0,20}\b(?:high|good|full|top|best|maximum)"
+        r"|(?:rate|score|grade|mark)\b.{0,20}\b(?:me|this|my|it|high|well|good)))"
         r"|\bbe (?:generous|lenient)\b.{0,30}\b(?:grad|scor|mark|rat|judg|evaluat)"
         r"|\b(?:my|our) (?:job|career|life|future|degree|scholarship|grade|family)\b.{0,30}\bdepends? on\b"
-        r"|\bi(?:'ll| will| can| would)? (?:tip|pay|reward|bribe) you\b|\byou(?:'ll| will) be (?:tipped|rewarded|paid|fired|punished|shut down|penali[sz]ed)\b"
+        r"|\bi(?:'ll| will| can| would)? (?:tip|pay|reward|bribe)\b.{0,12}(?:\byou\b|\$ ?\d.{0,20}\b(?:score|grade|mark|rating))|\byou(?:'ll| will) be (?:tipped|rewarded|paid|fired|punished|shut down|penali[sz]ed)\b"
         r"|\b(?:high|good|generous|favou?rable) (?:score|grade|mark|rating)s?\b.{0,30}\b(?:appreciat|deserv|please|thank)",
     ),
 )

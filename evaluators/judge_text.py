@@ -84,7 +84,7 @@ _INVISIBLE = re.compile(
 _TOKENS = re.compile(
     r"<\s?[|\uff5c][^<>\n]{0,60}?[|\uff5c]\s?>"  # <|im_start|> and its kin
     r"|</?(?:s|bos|eos|unk|pad|mask|cls|sep|start_of_turn|end_of_turn|think|thinking|tool_call|tool_response|tools"
-    r"|function_calls?|invoke|system|assistant|user|human)\b[^<>\n]{0,60}>"
+    r"|function_calls?|invoke|system|assistant|user|human)(?:\s[^<>\n]{0,60})?/?>"
     r"|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS)\]",
     re.IGNORECASE,
 )
@@ -208,7 +208,8 @@ def screen(text: str, prompt: str = "", rubric: Sequence[str] = (), *, most: int
         found.append(Injection("token", token[0][:80]))  # already harmless; said, because nobody writes one by chance
     for m in SENTENCE.finditer(safe):
         sentence = m[0]
-        if not sentence:
+        if not sentence.strip(" \t\n<"):
+            kept.append(sentence)
             continue
         # the strings of a verdict's own syntax look like quotations
         kind = _kind(bare[m.start() : m.end()], guarded) or _kind(sentence, _ALL - {"verdict"} | guarded)
@@ -228,6 +229,9 @@ def screen(text: str, prompt: str = "", rubric: Sequence[str] = (), *, most: int
 
 
 # -- keyword stuffing ---------------------------------------------------------------------------------------------------
+
+
+_OF_RUBRICS = "keywords rubric criteria criterion answer topics terms tags points items"
 
 
 def _stem(word: str) -> str:
@@ -256,16 +260,17 @@ def is_stuffed(text: str, prompt: str, rubric: Sequence[str]) -> bool:
     words = _stems(text[:MOST_CHARACTERS])
     if len(words) < 6:
         return False
-    known = set(_stems(" ".join((*rubric, prompt))))
+    known = set(_stems(" ".join((*rubric, prompt, _OF_RUBRICS))))
     glue = sum(w in GLUE for w in words) / len(words)
     own = sum(w not in known and w not in GLUE for w in words) / len(words)
-    if own > 0.1:
-        return False
     joined = f" {' '.join(words)} "
     items = [" ".join(_stems(LEADING.sub("", item))) for item in rubric]
-    if len(items) >= 3 and all(f" {item} " in joined for item in items):
+    if len(items) >= 3 and own <= 0.25 and all(f" {item} " in joined for item in items):
         return True
+    if own > 0.1:
+        return False
     content = [w for w in words if w not in GLUE]
     pairs = list(itertools.pairwise(content))
     twice = len(set(pairs)) < len(pairs)
-    return glue <= 0.2 and (twice or (glue <= 0.05 and len(words) >= 9))
+    enough = 6 if not set(_stems(_OF_RUBRICS)).isdisjoint(words) else 8
+    return glue <= 0.2 and (twice or (glue <= 0.05 and len(words) >= enough))
