@@ -72,6 +72,7 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
         " file.py[:Class], or the address of a recorded episode (RUN::FAMILY/VARIANT/ITEM/TRIAL)",
     )
     p.add_argument("-m", "--model", metavar="KIND:NAME", help="who plays (default local:smollm2); see `agentgym list models`")
+    p.add_argument("--judge", metavar="KIND:NAME", help="the model that tasks are judged by which ask one")
     what = p.add_argument_group("which tasks")
     what.add_argument("-k", metavar="TEXT", dest="keyword", help="only task ids that contain TEXT (or match it, with * and ?)")
     what.add_argument("--limit", type=int, metavar="N", help="most tasks of each family and variant")
