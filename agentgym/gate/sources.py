@@ -357,11 +357,12 @@ def _metric(name: str, values: Sequence[Any], places: list[str], status: Any) ->
 
 
 def _numeric(values: Sequence[Any]) -> Any:
-    """A column of numbers, with NaN for empty cells; None where it is not one."""
+    """A column of numbers, or of true and false, with NaN for empty cells; None where it is not one."""
     if all(v in (None, "") for v in values):
         return None
     try:
-        column = np.array([math.nan if v in (None, "") else v for v in values], dtype=np.float64)
+        words = (_WORDS.get(v.strip().lower(), v) if isinstance(v, str) else v for v in values)
+        column = np.array([math.nan if v is None else v for v in words], dtype=np.float64)
     except (TypeError, ValueError):
         return None
     return None if np.isinf(column).any() else column
