@@ -223,14 +223,15 @@ def timing(rows: int, command: bool) -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="2,000 pairs a line, all designs")
+    parser.add_argument("--full", action="store_true", help="all designs, 2,000 pairs a line (some ten minutes of CPU)")
+    parser.add_argument("--runs", type=int, help="pairs a line")
     parser.add_argument("--rows", type=int, help="only the CPU time of a gate of so many rows")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.rows:
         print(json.dumps(timing(args.rows, command=True)))
         return 0
-    runs = 2000 if args.full else 100
+    runs = args.runs or (2000 if args.full else 100)
     bad = []
     for i, design in enumerate(DESIGNS if args.full else DESIGNS[1:10:2]):
         for j, shift in enumerate(SHIFTS if args.full else (0.0, -0.10)):
