@@ -81,7 +81,7 @@ class _Decision:
         ):
             if not holds:
                 ends.append(outcome)  # type: ignore[arg-type]
-        self._fingerprints()
+        self._players()
         measured = Measured([], [], [])
         if "incompatible" not in ends and "coverage" not in ends:
             measured = self._measure()
@@ -190,10 +190,17 @@ class _Decision:
             text += f", unscorable {_share(self.candidate, UNSCORABLE)} trials"
             skipped = int((self.candidate.status == SKIPPED).sum())
             text += f", {skipped} skipped" if skipped else ""
-            self._check("coverage", "warn" if skipped else "pass", text)
+            unscored = max(
+                float((rows.status == UNSCORABLE).mean()) if len(rows) else 0.0 for rows in (a.baseline, a.candidate)
+            )
+            self._check("coverage", "warn" if skipped or unscored > limits.infrastructure else "pass", text)
         return not problems
 
-    def _fingerprints(self) -> None:
+    def _players(self) -> None:
+        """Warns where the arms were not played alike."""
+        before, after = self.baseline.origin.sampling, self.candidate.origin.sampling
+        if before and after and before != after:
+            self.warnings.append(f"the arms were sampled differently: {before} in the baseline, {after} in the candidate")
         b, c = ({n for n in rows.fingerprint.names if n} for rows in (self.baseline, self.candidate))
         if b and c and b != c:
             same = self.baseline.origin.models == self.candidate.origin.models
