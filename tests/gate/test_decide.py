@@ -443,6 +443,8 @@ def test_a_floor_that_no_result_could_reach_is_an_error_before_anything_is_judge
     rows = suite(6, 5, 1, 1.0)
     with pytest.raises(UsageError, match="It takes 299 trials"):
         gate(rows, rows, Rules(floors=(FloorRule(metric="gold", at_least=0.99),)))
+    stopped = change(rows, origin=msgspec.structs.replace(rows.origin, planned=400))
+    assert gate(rows, stopped, Rules(floors=(FloorRule(metric="gold", at_least=0.99),))).outcome == "coverage"
 
 
 def test_a_floor_of_one_family_looks_at_that_family_only() -> None:
