@@ -15,7 +15,7 @@ import pytest
 
 from agentgym.errors import DataError, NotFoundError
 from agentgym.gate.baseline import encode, header_of, read, write
-from agentgym.gate.rows import INFRASTRUCTURE, OK, UNSCORABLE, Rows
+from agentgym.gate.rows import INFRASTRUCTURE, OK, UNSCORABLE
 from agentgym.gate.sources import load
 from tests.cli.conftest import AgentGym
 
