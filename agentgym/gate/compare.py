@@ -83,6 +83,8 @@ def _early(before: Rows, new: Rows, asked: Rules, today: datetime.date, canary: 
     from agentgym.gate.sequential import Sequential
 
     planned = new.origin.planned or len(new)
+    # of a suite that was stopped the baseline's other tasks are not missing
+    before = msgspec.structs.replace(before, origin=msgspec.structs.replace(before.origin, planned=None))
     watch = Sequential(before, for_rows(asked, before, new), trials=new.trials)
     watch.feed(new)
     verdict = watch.verdict(new, today=today, canary=canary)
