@@ -18,11 +18,11 @@ import msgspec
 import numpy as np
 
 from agentgym.errors import DataError, NotFoundError, did_you_mean
-from agentgym.gate.rows import OK, STATUSES, Exposures, Origin, Rows, columns
+from agentgym.gate.rows import OK, STATUSES, Exposures, Origin, Rows, columns, concatenate
 from agentgym.records.run import Run, find_run, runs_root
 
 FORMATS = (
-    "a run of agentgym; a baseline; .csv, .tsv or .jsonl (.gz) with the columns task and score; .eval or .json of inspect_ai;"
+    "a run of agentgym; a baseline; .csv, .tsv or .jsonl (.gz) with the columns task and score; .eval or .json of inspect_ai, or a folder of .eval;"
     " results.json of promptfoo; a test run's .json of deepeval"
 )
 """What `load` reads, in words."""
@@ -43,6 +43,9 @@ def load(name: str, runs: str | None = None) -> Rows:
     path = Path(name)
     if path.is_file() and path.name != "run.sqlite":
         return _file(path)
+    logs = sorted(path.glob("*.eval")) if path.is_dir() else []
+    if logs:  # inspect_ai writes one for each task
+        return concatenate([_file(log) for log in logs])
     from agentgym.gate.sources_run import run_rows
 
     try:

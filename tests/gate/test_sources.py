@@ -128,6 +128,14 @@ def test_a_log_of_inspect_ai_compressed_with_zstd_is_read_without_inspect_ai() -
     assert "inspect_ai" not in sys.modules
 
 
+def test_a_folder_of_logs_is_read_as_one_and_a_log_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    shutil.copy(HARNESS / "inspect_plain.eval", tmp_path / "a.eval")
+    assert len(load(str(tmp_path))) == 4
+    shutil.copy(HARNESS / "inspect_plain.eval", tmp_path / "b.eval")
+    with pytest.raises(DataError, match=r"b\.eval#0@1: trial 0 of task 'plain/0' was there before, in .*a\.eval#0@1"):
+        load(str(tmp_path))
+
+
 def test_in_a_log_of_inspect_ai_errors_are_infrastructure_and_epochs_are_trials() -> None:
     rows = load(str(HARNESS / "inspect_sums.json"))
     assert (rows.tasks, rows.trials, rows.clusters) == (6, 2, 3)
