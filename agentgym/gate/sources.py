@@ -22,8 +22,8 @@ from agentgym.gate.rows import OK, STATUSES, Exposures, Origin, Rows, columns, c
 from agentgym.records.run import Run, find_run, runs_root
 
 FORMATS = (
-    "a run of agentgym; a baseline; .csv, .tsv or .jsonl (.gz) with the columns task and score; .eval or .json of inspect_ai, or a folder of .eval;"
-    " results.json of promptfoo; a test run's .json of deepeval"
+    "a run of agentgym; a baseline; .csv, .tsv or .jsonl (.gz) with the columns task and score; .eval or .json of inspect_ai,"
+    " or a folder of .eval; results.json of promptfoo; a test run's .json of deepeval"
 )
 """What `load` reads, in words."""
 
