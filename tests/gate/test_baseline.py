@@ -66,6 +66,24 @@ def test_check_tells_age_edits_and_changed_code(agentgym: AgentGym, baseline: st
         assert (ran.code, words in ran.out) == (13, True), ran.out
 
 
+def test_check_knows_the_environments_of_this_repositorys_own_files(agentgym: AgentGym, place: Path) -> None:
+    (place / "my").mkdir()
+    file = place / "my/sums.py"
+    file.write_text(
+        'from agentgym.tasks.math.arithmetic import Add\n\nclass Sums(Add):\n    """Mine."""\n\n    family = "my.sums"\n'
+    )
+    assert agentgym("eval", "my/sums.py:Sums", "--limit", "6", "-m", "oracle:honest", "-q").code == 0
+    assert agentgym("baseline", "create", "latest", "-o", "base.jsonl").code == 0
+    ran = agentgym("baseline", "check", "base.jsonl")
+    assert (ran.code, "cannot be checked" in ran.err) == (0, False), ran.err
+    file.write_text(file.read_text() + "\n# changed\n")
+    ran = agentgym("baseline", "check", "base.jsonl")
+    assert (ran.code, "the code of my.sums-v1 changed since" in ran.out) == (13, True)
+    file.unlink()
+    ran = agentgym("baseline", "check", "base.jsonl")
+    assert (ran.code, "my.sums-v1 cannot be checked" in ran.err) == (0, True)
+
+
 def test_too_few_clusters_are_told_when_a_baseline_is_made(agentgym: AgentGym, place: Path, play: Play) -> None:
     (place / "few.csv").write_text("task,trial,score\n" + "".join(f"t{i},0,1\n" for i in range(4)))
     ran = agentgym("baseline", "create", "few.csv", "-o", "few.jsonl")
