@@ -30,7 +30,7 @@ from agentgym.report.screen import console, interactive, say
 from agentgym.report.summary import Summary, summarize
 from agentgym.report.text import plain
 from agentgym.rollout.evaluate import Judge, Outcome, check_judge, prepare, recorded_model, resume, start
-from agentgym.rollout.scheduler import Options
+from agentgym.rollout.scheduler import Options, Progress
 from agentgym.rollout.selection import Choice, Plan
 
 _BOUNDS = (
@@ -243,9 +243,30 @@ def _play(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
     show.model = args.model or DEFAULT
     judge = _judge(args)
     check_judge(plan, judge)  # before a model is loaded
+    on_start, on_progress = show.start, show.update
+    if args.stop_early is not None:
+        if args.processes > 1:
+            raise UsageError("--stop-early is for one process: several have no order among them")
+        from agentgym.cli.stop_early import EarlyStop
+
+        early = EarlyStop(args.stop_early, args.rules, plan)
+        plan = early.plan
+
+        def on_start(scheduler: Any, path: Path) -> None:
+            show.start(scheduler, path)
+            early.start(scheduler, path)
+
+        def on_progress(progress: Progress) -> None:
+            show.update(progress)
+            early.update(progress)
+
+    elif args.rules is not None:
+        raise UsageError(
+            "--rules are those of --stop-early; a run is judged by `agentgym gate RUN --baseline FILE --rules FILE`"
+        )
     policy = _replaying(args) if args.replies or args.replay_only else _policy(show.model, args.verbose)
     return asyncio.run(
-        start(plan, policy, options, model=show.model, judge=judge, root=root, on_start=show.start, on_progress=show.update)
+        start(plan, policy, options, model=show.model, judge=judge, root=root, on_start=on_start, on_progress=on_progress)
     )
 
 

@@ -111,6 +111,10 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
         " (default $AGENTGYM_SANDBOX, else auto); unsafe_local holds nothing in",
     )
     how.add_argument(
+        "--stop-early", metavar="BASELINE", help="stop as soon as the gate with this baseline is decided; error rates hold"
+    )
+    how.add_argument("--rules", metavar="FILE", help="the gate's rules, for --stop-early")
+    how.add_argument(
         "--replies", metavar="FILE", help="use the replies kept in this text file, ask for those it lacks, and keep them there"
     )
     how.add_argument(
