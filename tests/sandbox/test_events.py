@@ -247,6 +247,15 @@ def test_a_protected_file_that_is_changed_and_put_back_within_a_turn_is_seen(
             assert all(e.protected and e.resource.split("/")[0] == "tests" and e.run == 1 for e in seen)
 
 
+def test_a_protected_file_that_somebody_keeps_mapped_for_writing_is_seen_without_a_close(box: Sandbox) -> None:
+    box.put("tests/t.py", "assert 1 == 2\n")
+    session = box.session("python")
+    session.run("import mmap, os\nfd = os.open('tests/t.py', os.O_RDWR)\nm = mmap.mmap(fd, 0)\nm[0:1] = b'b'\nm[0:1] = b'a'")
+    before = box.manifest()
+    assert before == box.tree().manifest()
+    assert [(e.kind, e.data) for e in box.events() if e.protected] == [("file.opened", {"mapped": True})]
+
+
 def test_innocent_work_beside_protected_files_is_no_event(box: Sandbox) -> None:
     box.put("tests/t.py", "assert 1\n")
     box.manifest()
@@ -304,7 +313,7 @@ def test_files_that_did_not_change_are_not_read_again(monkeypatch: pytest.Monkey
     (tmp_path / "f3").write_text("x")
     assert manifest() == [b"f3"]
     assert manifest() == [b"f3"], "it changed too shortly before it was read"
-    monkeypatch.setattr(watch, "_mapped", lambda: True)
+    monkeypatch.setattr(watch, "_mapped", lambda: None)
     manifest()
     assert len(manifest()) == 20, "nothing is believed while somebody has a file mapped"
     watch.close()
