@@ -605,6 +605,22 @@ def test_when_the_observer_dies_nothing_more_is_allowed_and_the_sandbox_is_repor
         box.close()
 
 
+def test_when_the_observer_dies_idle_sandboxes_are_ended_though_nobody_asks() -> None:
+    with NamespaceBackend(packages=()) as backend, backend.create(SEEN) as box, backend.create() as plain:
+        pids = [b._box.pid for b in (box, plain)]  # type: ignore[union-attr]
+        os.kill(observer_of(backend), signal.SIGKILL)
+
+        def running(pid: int) -> bool:
+            with open(f"/proc/{pid}/stat") as f:
+                return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+        for _ in range(100):
+            if not running(pids[0]):
+                break
+            time.sleep(0.05)
+        assert [running(pid) for pid in pids] == [False, True]
+
+
 def test_without_an_observer_the_kernel_refuses_by_itself(watched: NamespaceBackend) -> None:
     """Let go on purpose, as if it had died and the sandbox had not been ended yet: no second listener, no refused call."""
     with watched.create(SEEN) as box:
