@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import gc
 import json
+import mmap
 import os
 import resource
 import select
@@ -56,7 +57,7 @@ def hand_over(observer: int, listener: int) -> None:
     """
     workspace = os.open("/workspace", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    numbers = [listener, workspace, processes, os.stat("/tmp").st_dev]
+    numbers = [listener, workspace, processes, _device_of_mappings()]
     os.write(observer, json.dumps(numbers).encode())  # calls that need no answer of the observer
     answer = os.read(observer, 4096)
     for fd in (listener, workspace, processes, observer):
@@ -64,6 +65,20 @@ def hand_over(observer: int, listener: int) -> None:
     if answer != b"taken":
         raise OSError(0, "it cannot be observed: " + (answer.decode(errors="replace") or "the observer has died"))
     _linux.prctl(_linux.PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _device_of_mappings() -> int:
+    """As which device the kernel shows mapped files of the workspace: of layered ones it may be that of a layer."""
+    name = f"/workspace/.{os.urandom(8).hex()}"
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, 1)
+        with mmap.mmap(fd, 1), open("/proc/self/maps", "rb") as f:
+            major, _, minor = next(line.split()[3] for line in f if name.encode() in line).partition(b":")
+        return os.makedev(int(major, 16), int(minor, 16))
+    finally:
+        os.unlink(name)
+        os.close(fd)
 
 
 class Box:

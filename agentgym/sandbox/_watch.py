@@ -77,7 +77,7 @@ class Watch:
     Args:
         workspace: descriptor of the folder.
         processes: descriptor of the sandbox's own /proc.
-        device: of the file system that everything writable lies on.
+        device: as which mapped files of the workspace are shown.
         patterns: protected paths.
         emit: where events go.
     """
