@@ -443,7 +443,7 @@ class NamespaceBackend:
             check_spec(spec, can)
         except UsageError as e:
             if spec.events and not can.events:
-                raise UsageError(f"{e} Cause: {self._unobserved}. Linux 5.6 or newer is needed.") from None
+                raise UsageError(f"{e} Cause: {self._unobserved}. Linux 5.9 or newer is needed.") from None
             raise
         return GuestSandbox(self, spec, snapshot)
 
