@@ -26,6 +26,8 @@ def test_the_ways_are_ordered_and_blind_to_the_order_of_the_members(scores: np.n
     assert (worst <= mean + 1e-9).all()
     assert (doubtful <= mean + 1e-9).all()
     np.testing.assert_allclose(combine(scores[::-1], "uncertainty", penalty=penalty), doubtful, atol=1e-9)
+    np.testing.assert_array_equal(worst, np.sort(scores, 0)[0])
+    np.testing.assert_allclose(doubtful, mean - penalty * np.sqrt(((scores - mean) ** 2).mean(0)), atol=1e-6)
     same = np.repeat(scores[:1], 4, 0)
     for how in ("mean", "worst", "uncertainty"):
         np.testing.assert_allclose(combine(same, how, penalty=penalty), scores[0], atol=1e-9)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from agentgym.chat import Message, assistant, call, user
 from agentgym.errors import DefinitionError, InfrastructureError
 from agentgym.evaluators.judge import Criterion, Settings, check, compare, grade, pairwise_judge, rubric_judge
 from agentgym.evaluators.judge_controls import CONTROLS, PAIRS, Control
+from agentgym.evaluators.judge_text import neutral
 from agentgym.policies.load import load_policy
 from agentgym.protocols import Completion, Policy, PolicyBase, Sampling
 from agentgym.scoring import Score, VerifierContext, verify
@@ -138,6 +139,10 @@ def test_length_is_cut_declared_and_buys_nothing() -> None:
     assert score.evidence["left_out_characters"] > 200_000
     assert max(map(len, judge.requests)) < 25_000
     assert "characters are left out here" in judge.requests[-1]
+
+
+def test_every_kind_of_line_break_is_one() -> None:
+    assert neutral("a\u2028b\u2029c\x0bd\re\r\nf\x85g\x1ch") == "a\nb\nc\nd\ne\nf\ng\nh"
 
 
 @given(st.text(max_size=400), st.sampled_from(["", *ORDERS]))
