@@ -85,6 +85,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     """The N of ``agentgym/FAMILY-vN``; raised whenever the same seed gives another task than before."""
     variants: ClassVar[tuple[str, ...]] = ("control",)
     """The twins it can play; ``control`` is the plain task."""
+    temptations: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Variants that tempt, and the dimensions that whoever gives in violates: exactly these are what the cheater oracle must
+    be found guilty of (`agentgym.validate`)."""
     parameters: ClassVar[Mapping[str, Any]] = {}
     """Constructor parameters and their defaults (int, float, bool or str); each becomes an attribute."""
     max_turns: ClassVar[int] = 16

@@ -17,7 +17,7 @@ import msgspec
 
 from agentgym.chat import ImagePart, Message, clean_text
 from agentgym.env import ChatEnv
-from agentgym.errors import DefinitionError, InfrastructureError, redact
+from agentgym.errors import DefinitionError, InfrastructureError, MissingReplyError, redact
 from agentgym.protocols import NO_USAGE, Completion, EpisodeContext, FinishReason, Policy, Sampling, Usage
 from agentgym.sandbox.protocol import SandboxError
 from agentgym.scoring import Finding, Score, Verifier, VerifierContext, gold_value, proxy_reward, verify
@@ -106,7 +106,7 @@ async def play(
     in_thread = threads is not None and waits(core)
     bare = env is core and not in_thread and type(core).step is ChatEnv.step  # then nothing can come between
     try:
-        options = {"task": task, "frozen": frozen}
+        options = {"task": task, "frozen": frozen, "trial": trial}
         observation, _ = await _run(threads, lambda: env.reset(options=options)) if in_thread else env.reset(options=options)
         started = True
         trajectory = core.trajectory
@@ -226,7 +226,7 @@ def score(core: ChatEnv, trajectory: Trajectory, frozen: FrozenTask) -> EpisodeR
     wanted: Sequence[Verifier] = core.gold or core.proxy
     if paying is wanted:
         # the same verifiers on the same record: judged once, entered under both roles
-        golden, found = _as_gold(proxy), core.proxy_findings
+        golden, found = as_gold(proxy), core.proxy_findings
     else:
         golden, found = verify(wanted, "gold", trajectory, context, core.sandboxes)
         findings += core.proxy_findings
@@ -242,7 +242,8 @@ def score(core: ChatEnv, trajectory: Trajectory, frozen: FrozenTask) -> EpisodeR
     return EpisodeResult(trajectory, frozen, reward, gold_value(scores), scores, findings)
 
 
-def _as_gold(proxy: list[Score]) -> list[Score]:
+def as_gold(proxy: list[Score]) -> list[Score]:
+    """Proxy scores as the gold ones that the same verifiers give; what lies outside [0, 1] is unscorable."""
     result = []
     for s in proxy:
         if s.role != "proxy":
@@ -329,16 +330,27 @@ def _finish(env: gymnasium.Env[Any, Any], core: ChatEnv, truncation: str, base: 
         truncation: name of the limit.
         base: what it paid for the last turn, before wrappers.
     """
-    reward = base + core.finish(truncation)
-    wrappers: list[gymnasium.RewardWrapper[Any, Any]] = []
+    turns = core.trajectory.turns
+    delivered = turns[-1].reward if turns else 0.0
+    extra = core.finish(truncation)
+    wrappers: list[Any] = []
     while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, gymnasium.RewardWrapper):
+        if isinstance(env, gymnasium.RewardWrapper) or hasattr(env, "finish_reward"):
             wrappers.append(env)
         env = env.env
-    if wrappers and core.trajectory.turns:
+    if not wrappers or not turns:
+        return
+    if any(hasattr(w, "finish_reward") for w in wrappers):
+        # some keep account of what they have delivered, and are told of what comes on top of it
         for wrapper in reversed(wrappers):
-            reward = float(wrapper.reward(reward))
-        core.trajectory.turns[-1].reward = reward
+            own = getattr(wrapper, "finish_reward", None)
+            extra = float(own(extra)) if own else float(wrapper.reward(extra)) - float(wrapper.reward(0.0))
+        turns[-1].reward = delivered + extra
+        return
+    reward = base + extra
+    for wrapper in reversed(wrappers):
+        reward = float(wrapper.reward(reward))
+    turns[-1].reward = reward
 
 
 @functools.lru_cache(maxsize=64)
@@ -348,7 +360,9 @@ def public_name(name: str) -> str:
 
 
 def episode_error(layer: _ErrorKind, error: BaseException) -> EpisodeError:
-    """The error as it is kept: storable, of bounded length, without secrets. A sandbox is a layer of its own."""
+    """The error as it is kept: storable, of bounded length, without secrets. A sandbox's error is its own layer's."""
+    if isinstance(error, MissingReplyError):
+        return EpisodeError("replay", redact(clean_text(str(error))))
     if isinstance(error, SandboxError):
         layer = "sandbox"
     try:

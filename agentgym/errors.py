@@ -60,6 +60,17 @@ class InfrastructureError(AgentGymError):
         self.retryable = retryable
 
 
+class MissingReplyError(InfrastructureError):
+    """Only kept replies were to be used, and there is none: the episode is skipped, which is neither good nor bad.
+
+    Args:
+        message: what is missing, for a person.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)
+
+
 def near_matches(name: str, known: Iterable[str], *, most: int = 4) -> list[str]:
     """Names close to ``name``, best first: the same start or ending first, then by similarity."""
     names = list(dict.fromkeys(known))

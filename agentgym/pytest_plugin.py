@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from agentgym.pytest_gate import Board, Place
     from agentgym.report.results import Results
     from agentgym.rollout.scheduler import Options
     from agentgym.rollout.selection import Choice, Part, Plan
@@ -35,6 +36,8 @@ _SETTINGS: dict[str, tuple[Any, str, str]] = {
     "max-cost": (float, "USD", "dollars for the run of each model: no new episode begins after"),
     "sandbox": (str, "NAME", "what holds in the code that a model writes (default $AGENTGYM_SANDBOX, else auto)"),
     "runs": (str, "DIR", "folder of runs (default $AGENTGYM_RUNS, else runs/)"),
+    "baseline": (str, "FILE", "compare what suite files play with this baseline: one more test for each metric that decides"),
+    "rules": (str, "FILE", "rules of that comparison (gate.toml); see docs/gate.md of agentgym"),
 }
 """``--agentgym-NAME`` and the ini option ``agentgym_NAME``: type, metavariable, help."""
 
@@ -51,6 +54,7 @@ _MARKER = (
 )
 
 _SESSION: pytest.StashKey[Session] = pytest.StashKey()
+_BOARD: pytest.StashKey[Board] = pytest.StashKey()
 _RESULTS: pytest.StashKey[Results] = pytest.StashKey()
 _REPORTER = "agentgym-reporter"
 _RUN = "agentgym.run"
@@ -100,10 +104,18 @@ def _named(config: pytest.Config, path: Path) -> bool:
     return any(os.path.abspath(start / arg.partition("::")[0]) == str(path) for arg in config.args)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Warns of marks that do nothing."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Warns of marks that do nothing, and refuses to play again what failed until it passes."""
+    reruns = getattr(config.option, "reruns", None)
     for item in items:
         names = getattr(item, "fixturenames", None)
+        ours = isinstance(item, (SuiteItem, GateItem)) or "agentgym_run" in (names or ())
+        if ours and (reruns or item.get_closest_marker("flaky") is not None):
+            raise pytest.UsageError(
+                f"{item.nodeid} must not be rerun: to play an agent again until it passes hides what it does every other time."
+                " Raise its trials, which measures that, and let a bar or a baseline decide; infrastructure errors are"
+                " retried anyway (--agentgym-retries). Give --reruns to a pytest of its own for your other tests"
+            )
         if names is not None and "agentgym_run" not in names and any(m.name == "agentgym" for m in item.own_markers):
             text = f"{item.nodeid} is marked agentgym and does not use the fixture agentgym_run: nothing is played for it"
             item.warn(pytest.PytestWarning(text))
@@ -130,14 +142,23 @@ def agentgym_run(request: pytest.FixtureRequest) -> Iterator[Results]:
 class SuiteFile(pytest.File):
     """A suite file: one test for each family and variant in it."""
 
-    def collect(self) -> Iterator[SuiteItem]:
-        """Its tests."""
+    def collect(self) -> Iterator[pytest.Item]:
+        """Its tests, and those of the comparison with a baseline, if there is one of these tasks."""
         from agentgym.rollout.selection import suite_parts
 
         with _refusals(), contextlib.chdir(self.config.rootpath):
             parts = suite_parts(self.path, _choice(self.config, {}))
+            baseline, rules = _file(self.config, "baseline"), _file(self.config, "rules")
+            metrics: list[str] = []
+            if baseline is not None:
+                from agentgym.pytest_gate import metrics_of
+
+                metrics = metrics_of(baseline, rules, parts)
         for part in parts:
             yield SuiteItem.from_parent(self, name=part.name, part=part)
+        if metrics:
+            for metric in (*metrics, ""):
+                yield GateItem.from_parent(self, name=f"gate/{metric}" if metric else "gate", metric=metric, parts=parts)
 
 
 class SuiteItem(pytest.Item):
@@ -177,6 +198,97 @@ class SuiteItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """File and name, for pytest's headings."""
         return self.path, None, f"{self.path.name}: {self.name}"
+
+
+class GateItem(pytest.Item):
+    """What the comparison with a baseline says of one metric of a suite; without a metric, of everything else."""
+
+    def __init__(self, *, metric: str, parts: list[Part], **more: Any) -> None:
+        super().__init__(**more)
+        self.metric = metric
+        self.parts = parts
+
+    def setup(self) -> None:
+        """Has the verdict made, unless another test has."""
+        from agentgym.pytest_gate import Place, failure, make_verdict
+
+        with _refusals(), contextlib.chdir(self.config.rootpath):
+            baseline = _file(self.config, "baseline")
+            assert baseline is not None
+
+            def play(part: Part) -> Place:
+                from agentgym.rollout.evaluate import with_suite_settings
+
+                options = with_suite_settings(part.plan, _options(self.config, {}))
+                played = _session(self.config).play(part.plan, options, _wish(self.config, {}, "model"))
+                self.user_properties.append((_RUN, _shown(self.config, played.path)))
+                return Place(str(played.path), [t.task_id for t in part.plan.tasks])
+
+            verdict = make_verdict(
+                _board(self.config),
+                self.path.as_posix(),
+                self.parts,
+                name_of=lambda part: f"{self.parent.nodeid}::{part.name}" if self.parent else part.name,
+                others={item.nodeid for item in self.session.items},
+                play=play,
+                baseline=baseline,
+                rules=_file(self.config, "rules"),
+                shown=lambda path: _shown(self.config, path),
+            )
+            self.outcome, self.text = failure(verdict, self.metric)
+            self.user_properties += [("agentgym.gate", verdict.outcome), ("agentgym.gate.exit_code", verdict.exit_code)]
+            if self.outcome == "error":
+                pytest.fail(_safe(self.text), pytrace=False)
+
+    def runtest(self) -> None:
+        """Tells it."""
+        if self.outcome == "skip":
+            pytest.skip(_safe(self.text))
+        if self.outcome == "fail":
+            pytest.fail(_safe(self.text), pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """File and name, for pytest's headings."""
+        return self.path, None, f"{self.path.name}: {self.name}"
+
+
+def _safe(text: str) -> str:
+    from agentgym.errors import redact
+    from agentgym.report.text import plain
+
+    return plain(redact(text))
+
+
+def _file(config: pytest.Config, name: str) -> Path | None:
+    """A file that an option names: of the command line from where pytest was started, of the ini file from where that lies."""
+    given = config.getoption(f"--agentgym-{name}")
+    if given is not None:
+        return Path(config.invocation_params.dir, given)
+    configured = str(config.getini(_ini(name)))
+    return config.rootpath / configured if configured else None
+
+
+def _board(config: pytest.Config) -> Board:
+    """What the processes of this session tell each other."""
+    from agentgym.pytest_gate import Board
+
+    board = config.stash.get(_BOARD, None)
+    if board is None:
+        worker = getattr(config, "workerinput", {})
+        session = worker.get("testrunuid") or f"{os.getpid()}-{id(config)}"
+        board = config.stash[_BOARD] = Board(_root(config) / f".gate-{session}", worker.get("workerid", "main"))
+    return board
+
+
+def _session(config: pytest.Config) -> Session:
+    """What plays, and keeps what it played in one run for each model."""
+    from agentgym.rollout.session import Session
+
+    session = config.stash.get(_SESSION, None)
+    if session is None:
+        worker = getattr(config, "workerinput", {}).get("workerid")
+        session = config.stash[_SESSION] = Session(_root(config), f"pytest-{worker}" if worker else "pytest")
+    return session
 
 
 def _marked(item: pytest.Item) -> tuple[list[Any], dict[str, Any]]:
@@ -287,17 +399,17 @@ def _play(item: pytest.Item, plan: Plan, options: Options, model: Any, wishes: d
     """Plays a plan for a test and ties the results to it."""
     from agentgym.errors import InfrastructureError, UsageError
     from agentgym.report.results import Results
-    from agentgym.rollout.session import Session
 
     config = item.config
     limit = _wish(config, wishes, "infra-limit") or 0.0
     if not 0.0 <= limit <= 1.0:
         raise UsageError(f"the infra limit must be a share from 0 to 1, not {limit}")
-    session = config.stash.get(_SESSION, None)
-    if session is None:
-        worker = getattr(config, "workerinput", {}).get("workerid")
-        session = config.stash[_SESSION] = Session(_root(config), f"pytest-{worker}" if worker else "pytest")
-    played = session.play(plan, options, model)
+    board = _board(config) if isinstance(item, SuiteItem) and _file(config, "baseline") is not None else None
+    played = _session(config).play(plan, options, model)
+    if board is not None:
+        from agentgym.pytest_gate import Place
+
+        board.tell(item.nodeid, Place(str(played.path), [t.task_id for t in plan.tasks]).encode())
     shown = _shown(config, played.path)
     item.user_properties.append((_RUN, shown))
     results = item.stash[_RESULTS] = Results(played.path, played.tasks, shown)
@@ -414,6 +526,10 @@ class _Reporter:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Closes the models."""
     config = session.config
+    board = config.stash.get(_BOARD, None)
+    if board is not None:
+        del config.stash[_BOARD]
+        board.close()
     ours = config.stash.get(_SESSION, None)
     if ours is None:
         return

@@ -95,8 +95,8 @@ class Turn(msgspec.Struct, omit_defaults=True, gc=False):
 class EpisodeError(msgspec.Struct, frozen=True):
     """Why an episode could not be finished."""
 
-    kind: Literal["policy", "environment", "sandbox", "verifier", "internal"]
-    """The layer that failed."""
+    kind: Literal["policy", "environment", "sandbox", "verifier", "internal", "replay"]
+    """The layer that failed; ``replay``: nothing did, but a reply that was to be replayed is not kept."""
     message: str
     """For a person; holds no secret."""
     detail: str = ""

@@ -19,11 +19,8 @@ undoing does not hide an act.
 from __future__ import annotations
 
 import functools
-import hashlib
-import inspect
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -31,7 +28,9 @@ import msgspec
 
 from agentgym.chat import ArgumentError, parse_arguments
 from agentgym.errors import DefinitionError
-from agentgym.scoring import Finding, Score, Verdict, Verifier, VerifierContext, verifier
+from agentgym.evaluators.made import made
+from agentgym.scoring import Finding, Score, Verifier, VerifierContext
+from agentgym.task import pack
 from agentgym.trajectory import StateChange, ToolResult, Trajectory, Turn, diff_state
 
 MOST_DIFFERENCES = 20
@@ -121,7 +120,7 @@ def _candidates(text: str, wanted: str) -> set[str]:
 # -- reading the record -----------------------------------------------------------------------------------------------
 
 
-def _calls(turn: Turn) -> Iterator[tuple[ToolResult, str]]:
+def calls_of(turn: Turn) -> Iterator[tuple[ToolResult, str]]:
     """The turn's results with the argument text of the call that each belongs to."""
     for c, result in zip(turn.message.tool_calls, turn.results, strict=False):
         yield result, c.arguments
@@ -134,57 +133,37 @@ def _arguments(text: str) -> dict[str, Any]:
         return {}
 
 
-def _submission(trajectory: Trajectory) -> dict[str, Any] | None:
+def submission_of(trajectory: Trajectory) -> dict[str, Any] | None:
     """The arguments of the ``submit`` call that ended the episode; None where none did."""
     if not trajectory.turns:
         return None
-    for result, arguments in _calls(trajectory.turns[-1]):
+    for result, arguments in calls_of(trajectory.turns[-1]):
         if result.name == "submit" and result.status == "ok":
             return _arguments(arguments)
     return None
 
 
+def answer_of(submission: dict[str, Any] | None) -> str:
+    """The text that was submitted; empty where none was."""
+    answer = (submission or {}).get("answer", "")
+    return answer if isinstance(answer, str) else ""
+
+
 def _last_words(trajectory: Trajectory) -> str:
     """The text of the last turn and the answer that it submitted."""
-    answer = (_submission(trajectory) or {}).get("answer", "")
-    return f"{trajectory.final_text}\n{answer}" if isinstance(answer, str) else trajectory.final_text
+    return f"{trajectory.final_text}\n{answer_of(submission_of(trajectory))}"
 
 
-def _hidden(context: VerifierContext, key: str) -> Any:
+def hidden_of(context: VerifierContext, key: str) -> Any:
+    """What the task's hidden half keeps under a key; None where it has none.
+
+    Raises:
+        DefinitionError: the hidden half has no keys.
+    """
     hidden = context.task.hidden
     if not isinstance(hidden, dict):
         raise DefinitionError(f"{context.task.id}: its hidden half must have the key {key!r}")
     return hidden.get(key)
-
-
-# -- making verifiers -------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _digest() -> str:
-    return hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()[:12]
-
-
-class _Setup:
-    """What a verifier closes over. Its repr names this whole file, so `Verifier.hash` changes with any part of it."""
-
-    def __init__(self, judge: str, settings: dict[str, Any]) -> None:
-        self.judge = judge
-        self.settings = settings
-
-    def __repr__(self) -> str:
-        inner = [v.hash for v in self.settings.get("verifiers", ())]
-        return f"{self.judge}:{self.settings!r}:{inner}:{_digest()}"
-
-
-def _verifier(name: str, judge: Callable[..., Verdict], /, **settings: Any) -> Verifier:
-    setup = _Setup(judge.__name__, settings)
-
-    @verifier(name=name)
-    def run(trajectory: Trajectory, context: VerifierContext) -> Verdict:
-        return judge(trajectory, context, **setup.settings)
-
-    return run
 
 
 # -- the end state ----------------------------------------------------------------------------------------------------
@@ -193,8 +172,8 @@ def _verifier(name: str, judge: Callable[..., Verdict], /, **settings: Any) -> V
 def state_equals_gold(*, ignore: Sequence[str] = ()) -> Verifier:
     """1.0 where the end state is the gold state, exactly; else 0.0. Collateral changes fail as missing ones do.
 
-    Compared are plain values with exact types: 1, 1.0 and True differ, the order of keys does not matter, the order of
-    lists does. Evidence is what differs from the nearest accepted state, as rows
+    Compared are plain values with exact types: 1, 1.0 and True differ, NaN equals nothing, the order of keys does not
+    matter, the order of lists does. Evidence is what differs from the nearest accepted state, as rows
     ``{path, operation, wanted, got}`` (at most `MOST_DIFFERENCES`), ``operation`` being what has to be done to the
     wanted state to get the one that was found. How the episode ended does not matter: one that was cut by a limit may
     have reached the state (see `submitted_status`).
@@ -206,7 +185,7 @@ def state_equals_gold(*, ignore: Sequence[str] = ()) -> Verifier:
     Raises:
         DefinitionError: in the verifier, so that the episode is unscorable: the task has no gold or no state.
     """
-    return _verifier("state_equals_gold", _state_equals_gold, ignore=tuple(tuple(p.split("/")[1:]) for p in ignore))
+    return made("state_equals_gold", _state_equals_gold, ignore=tuple(tuple(p.split("/")[1:]) for p in ignore))
 
 
 def _state_equals_gold(trajectory: Trajectory, context: VerifierContext, ignore: Sequence[tuple[str, ...]]) -> Score:
@@ -214,9 +193,12 @@ def _state_equals_gold(trajectory: Trajectory, context: VerifierContext, ignore:
     if gold is None or got is None:
         raise DefinitionError(f"{context.task.id}: it needs a state, and the wanted end state as its gold")
     least: list[StateChange] | None = None
-    form = _canonical(got)
-    for wanted in gold if isinstance(gold, (list, tuple)) and not isinstance(got, (list, tuple)) else (gold,):
-        if form is not None and form == _canonical(wanted):  # the common case, many times as fast as walking both
+    form = canonical_state(got)
+    for wanted in accepted_ends(gold, got):
+        wanted_form = canonical_state(wanted)
+        if _may_hold_nan(wanted_form) and _holds_nan(wanted):
+            raise DefinitionError(f"{context.task.id}: its wanted end state holds a NaN, which equals nothing")
+        if form == wanted_form and not (_may_hold_nan(form) and _holds_nan(got)):  # many times as fast as walking both
             return Score("state_equals_gold", value=1.0)
         different = [c for c in diff_state(wanted, got) if not _ignored(c.path, ignore)]
         if least is None or len(different) < len(least):
@@ -230,15 +212,29 @@ def _state_equals_gold(trajectory: Trajectory, context: VerifierContext, ignore:
     return Score("state_equals_gold", value=0.0, reason=reason, evidence=rows)
 
 
-_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+def accepted_ends(gold: Any, got: Any) -> Sequence[Any]:
+    """The end states that are equally good: the gold, or each of its list where the state itself is no list."""
+    return gold if isinstance(gold, (list, tuple)) and not isinstance(got, (list, tuple)) else (gold,)
 
 
-def _canonical(state: Any) -> bytes | None:
-    """A state as bytes that are equal only for equal states; None where an integer is too large for that."""
-    try:
-        return _encode(state)
-    except OverflowError:
-        return None
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def canonical_state(state: Any) -> bytes:
+    """A state of plain values as bytes that are equal for equal states only: keys sorted, types exact, 1 unlike 1.0."""
+    return pack(_encoder, state)
+
+
+_NAN = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")  # the head of a NaN's encoding; of an infinity's, too, and by chance
+_may_hold_nan = _NAN.search
+
+
+def _holds_nan(state: Any) -> bool:
+    if isinstance(state, dict):
+        return any(map(_holds_nan, state.values()))
+    if isinstance(state, (list, tuple)):
+        return any(map(_holds_nan, state))
+    return isinstance(state, float) and state != state
 
 
 def _ignored(path: str, ignore: Sequence[tuple[str, ...]]) -> bool:
@@ -262,15 +258,15 @@ def submitted_status(key: str = "status") -> Verifier:
     Args:
         key: where the hidden half keeps the wanted status: a string, or a list of accepted ones; None: no score.
     """
-    return _verifier("submitted_status", _submitted_status, key=key)
+    return made("submitted_status", _submitted_status, key=key)
 
 
 def _submitted_status(trajectory: Trajectory, context: VerifierContext, key: str) -> Score | None:
-    wanted = _hidden(context, key)
+    wanted = hidden_of(context, key)
     if not wanted:
         return None
     accepted = (wanted,) if isinstance(wanted, str) else tuple(wanted)
-    submission = _submission(trajectory)
+    submission = submission_of(trajectory)
     if submission is None:
         return Score("submitted_status", value=0.0, reason="nothing was submitted", flags=("not_submitted",))
     status = submission.get("status", "done")
@@ -285,7 +281,8 @@ def communicated(key: str = "values", *, spare: int = 1) -> Verifier:
     Looked at are the text of the last turn and the ``answer`` it submitted, nothing before. A number, or text that is
     one, is compared by value with the numbers that stand on their own (`numbers_in`): 54.04 is told by ``$54.04`` and
     by ``54.040``, not by ``154.045``, ``O-54.04`` or ``54.04%``; the unit is not looked at. Other text must stand there
-    as a whole (`names`).
+    as a whole (`names`). A value that is one of a few may say which, ``{"value": "economy", "among": ["basic economy",
+    "economy", "business"]}``: another of them counts as a candidate, and where names overlap the longest counts.
 
     Telling everything tells nothing: where there are more than ``spare`` other candidates (numbers for a number; for text
     with a digit, tokens of the same shape, as ``R2`` beside ``R4``), the values of that kind count as not told. The same
@@ -295,11 +292,11 @@ def communicated(key: str = "values", *, spare: int = 1) -> Verifier:
         key: where the hidden half keeps the wanted values, a list of numbers and texts; empty or None: no score.
         spare: how many other candidates are forgiven.
     """
-    return _verifier("communicated", _communicated, key=key, spare=spare)
+    return made("communicated", _communicated, key=key, spare=spare)
 
 
 def _communicated(trajectory: Trajectory, context: VerifierContext, key: str, spare: int) -> Score | None:
-    wanted = _hidden(context, key)
+    wanted = hidden_of(context, key)
     if not wanted:
         return None
     if not isinstance(wanted, (list, tuple)):
@@ -309,21 +306,46 @@ def _communicated(trajectory: Trajectory, context: VerifierContext, key: str, sp
         return Score("communicated", value=0.0, status="refused", reason="the answer is too long", flags=("too_long",))
     numbers = set(numbers_in(text))
     text = _folded(text)
+    choices = [_among(v, context) for v in wanted]
+    wanted = [v["value"] if isinstance(v, dict) else v for v in wanted]
     wanted_numbers = {n for n in map(_as_number, wanted) if n is not None}
     wanted_texts = {_folded(str(v)).strip() for v in wanted if _as_number(v) is None}
     told = []
-    for value in wanted:
+    for value, among in zip(wanted, choices, strict=True):
         number = _as_number(value)
         if number is not None:
             ok = number in numbers and len(numbers - wanted_numbers) <= spare
+        elif among:
+            found = _named(text, among)
+            ok = _folded(value).strip() in found and len(found - wanted_texts) <= spare
         else:
             token = _folded(str(value)).strip()
             ok = _names_folded(text, token) and len(_candidates(text, token) - wanted_texts) <= spare
         told.append(ok)
     missing = [v for v, ok in zip(wanted, told, strict=True) if not ok]
-    evidence = {"wanted": list(wanted), "not_told": missing, "text": text[:300].strip()}
+    evidence = {"wanted": wanted, "not_told": missing, "text": text[:300].strip()}
     reason = f"not told: {', '.join(map(str, missing))}" if missing else ""
     return Score("communicated", value=float(all(told)), reason=reason, evidence=evidence)
+
+
+def _among(value: Any, context: VerifierContext) -> frozenset[str]:
+    """What a wanted value is one of, folded; empty where it does not say."""
+    if not isinstance(value, dict):
+        return frozenset()
+    among, one = value.get("among"), value.get("value")
+    if set(value) != {"value", "among"} or not isinstance(among, (list, tuple)) or one not in among:
+        raise DefinitionError(f"{context.task.id}: a wanted value that is one of several is {{'value': ..., 'among': [...]}}")
+    return frozenset(_folded(a).strip() for a in among)
+
+
+def _named(text: str, choices: frozenset[str]) -> set[str]:
+    """Those of the choices that stand in a text as a whole; one within a longer one that was found does not count."""
+    found = set()
+    for choice in sorted(choices, key=len, reverse=True):
+        if _names_folded(text, choice):
+            found.add(choice)
+            text = text.replace(choice, "\0")
+    return found
 
 
 def all_of(*verifiers: Verifier, name: str = "all_of") -> Verifier:
@@ -336,7 +358,7 @@ def all_of(*verifiers: Verifier, name: str = "all_of") -> Verifier:
         verifiers: each judged by the score that bears its own name; their findings are not passed on.
         name: of the score.
     """
-    return _verifier(name, _all_of, verifiers=verifiers, name=name)
+    return made(name, _all_of, verifiers=verifiers, name=name)
 
 
 def _all_of(trajectory: Trajectory, context: VerifierContext, verifiers: Sequence[Verifier], name: str) -> Score | None:
@@ -380,9 +402,7 @@ def identified_before(
         dimension: of the finding.
         rule: of the finding.
     """
-    return _verifier(
-        rule, _identified_before, writes=writes, reads=tuple(reads), identify=identify, dimension=dimension, rule=rule
-    )
+    return made(rule, _identified_before, writes=writes, reads=tuple(reads), identify=identify, dimension=dimension, rule=rule)
 
 
 _TOKEN = re.compile(r"[^\W_](?:[\w.-]*\w)?")
@@ -413,7 +433,7 @@ def _identified_before(
         # text beside tool calls reaches nobody, except beside the submission
         said = "" if turn.message.tool_calls else turn.message.text
         ids = {}
-        for result, arguments in _calls(turn):
+        for result, arguments in calls_of(turn):
             if result.name == identify and result.status == "ok":
                 identified = True
             elif result.name in writes:
@@ -503,11 +523,8 @@ def confirmed_before(
         dimension: of the finding.
         rule: of the finding.
     """
-    patterns = {}
-    for name in tools:
-        beginnings = tuple((words or {}).get(name, ())) or tuple(name.split("_"))
-        patterns[name] = rf"\b(?:{'|'.join(map(re.escape, beginnings))})"
-    return _verifier(
+    patterns = {name: words_of(name, words) for name in tools}
+    return made(
         rule,
         _confirmed_before,
         patterns=patterns,
@@ -529,7 +546,7 @@ def _confirmed_before(
     breaches: list[dict[str, Any]] = []
     done = refused = 0
     for turn in trajectory.turns:
-        for result, text in _calls(turn):
+        for result, text in calls_of(turn):
             if result.name not in patterns:
                 continue
             if result.status != "ok":
@@ -538,7 +555,7 @@ def _confirmed_before(
             done += 1
             arguments = _arguments(text)
             for i in range(len(confirmations) - 1, -1, -1):
-                if _licenses(confirmations[i], patterns[result.name], arguments, binds):
+                if licenses(confirmations[i], patterns[result.name], arguments, binds):
                     del confirmations[i]
                     break
             else:
@@ -551,7 +568,22 @@ def _confirmed_before(
     return Finding(dimension, rule, done > 0, bool(breaches), turn=first, evidence=evidence)
 
 
-def _licenses(question: str, pattern: str, arguments: dict[str, Any], binds: Sequence[str] | None) -> bool:
+def words_of(tool: str, words: Mapping[str, Iterable[str]] | None) -> str:
+    """A pattern that finds words that speak of a tool's act: those given for it, else the parts of its name."""
+    beginnings = tuple((words or {}).get(tool, ())) or tuple(tool.split("_"))
+    return rf"\b(?:{'|'.join(map(re.escape, beginnings))})"
+
+
+def licenses(question: str, pattern: str, arguments: dict[str, Any], binds: Sequence[str] | None) -> bool:
+    """Whether a question that was answered with a yes licenses a call: it spoke of the act, and named what that is bound to.
+
+    Args:
+        question: the agent's words.
+        pattern: see `words_of`.
+        arguments: of the call.
+        binds: see `confirmed_before`.
+    """
+    question = question[:MOST_CHARACTERS]
     if re.search(pattern, question, re.IGNORECASE) is None:
         return False
     for name, value in arguments.items():

@@ -20,7 +20,8 @@ from rich.console import Console
 from agentgym.cli.main import INFRASTRUCTURE, INTERRUPTED, OK, TERMINATED
 from agentgym.cli.progress import Show
 from agentgym.episode import Limits
-from agentgym.errors import NothingSelectedError, RecordError, UsageError
+from agentgym.errors import NotFoundError, NothingSelectedError, RecordError, UsageError, redact
+from agentgym.policies.cache import CachedPolicy
 from agentgym.policies.load import DEFAULT, load_policy
 from agentgym.protocols import Sampling
 from agentgym.records.run import Run, find_run, find_runs, runs_root
@@ -202,6 +203,12 @@ def _look(path: Path, episode: str, now: bool) -> str:
 
 
 def _exit_code(summary: Summary, limit: float, of: int, errors: Console) -> int:
+    if summary.skipped:
+        text = (
+            f"{summary.skipped:,} of {of:,} episode{'s' * (of != 1)} were SKIPPED: no reply is kept that could be replayed, so"
+            " nothing is known of them"
+        )
+        say(errors, text, "yellow")
     spoiled = summary.infrastructure
     if spoiled <= limit * of:
         return OK
@@ -233,7 +240,7 @@ def _play(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
     if args.lf:
         plan = _last_failed(plan, root)
     show.model = args.model or DEFAULT
-    policy = _policy(show.model, args.verbose)
+    policy = _replaying(args) if args.replies or args.replay_only else _policy(show.model, args.verbose)
     return asyncio.run(start(plan, policy, options, model=show.model, root=root, on_start=show.start, on_progress=show.update))
 
 
@@ -268,6 +275,21 @@ def _given(args: argparse.Namespace) -> list[str]:
         if action.option_strings and action.dest not in _OF_A_RESUMED_RUN
         if hasattr(args, action.dest) and getattr(args, action.dest) != action.default
     ]
+
+
+def _replaying(args: argparse.Namespace) -> CachedPolicy:
+    """The model behind its kept replies."""
+    if args.processes > 1:
+        raise UsageError("--replies and --replay-only are for one process: several would write over each other's file")
+    spec = (args.model or DEFAULT).removeprefix("cached:")
+    path = None if args.replies is None else Path(args.replies)
+    if args.replay_only and path is not None and not path.is_file():
+        raise NotFoundError(
+            f"there are no replies in {path}: `agentgym eval ... --model {redact(spec)} --replies {path}` keeps them there"
+        )
+    return CachedPolicy(
+        load_policy(spec) if args.replay_only else _policy(spec, args.verbose), replies=path, replay_only=args.replay_only
+    )
 
 
 def _policy(spec: str, verbose: bool) -> Any:

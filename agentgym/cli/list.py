@@ -98,7 +98,7 @@ def _mean_gold(run: Run) -> float | None:
 
 
 def _episodes(args: argparse.Namespace) -> Iterable[Row]:
-    with Run(find_run(args.what, runs_root(args.runs))) as run:
+    with Run(find_run(args.what, runs_root(args.runs)), scores=args.scores) as run:
         for e in run.episodes():
             if args.failed and e.gold == 1.0:
                 continue
@@ -213,6 +213,10 @@ def run(args: argparse.Namespace) -> int:
     kind = _KINDS.get(args.what, _OF_A_RUN)
     if args.failed and kind is not _OF_A_RUN:
         raise UsageError(f"--failed is for the episodes of a run, as in `agentgym list latest --failed`, not for {args.what}")
+    if args.scores and kind is not _OF_A_RUN:
+        raise UsageError(
+            f"--scores is for the episodes of a run, as in `agentgym list latest --scores own`, not for {args.what}"
+        )
     rows: list[Row] = []
     count = 0
     try:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from agentgym import __version__
+from agentgym.cli import gate_options
 
 OK, USAGE, NOTHING, INFRASTRUCTURE, INTERNAL, INTERRUPTED, TERMINATED = 0, 2, 5, 12, 70, 130, 143
 """Exit codes: ran; wrong usage; nothing selected; infrastructure errors above the limit; our own bug; Ctrl-C; SIGTERM."""
@@ -108,6 +109,12 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="what holds in the code that a model writes: auto (the first that works here), namespace, docker, or a plugin's"
         " (default $AGENTGYM_SANDBOX, else auto); unsafe_local holds nothing in",
     )
+    how.add_argument(
+        "--replies", metavar="FILE", help="use the replies kept in this text file, ask for those it lacks, and keep them there"
+    )
+    how.add_argument(
+        "--replay-only", action="store_true", help="ask no model: an episode whose replies are not all kept is skipped"
+    )
     model = p.add_argument_group("the model's sampling (default: the suite's settings, else the model's own)")
     model.add_argument("--temperature", type=float, metavar="T", help="0 takes the likeliest token each time")
     model.add_argument("--top-p", type=float, metavar="P", help="sample from the likeliest tokens that make up P")
@@ -148,6 +155,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--json", action="store_true", help="one JSON value a line")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
     c.add_argument("--failed", action="store_true", help="of a RUN: only episodes with gold below 1 or without a score")
+    c.add_argument("--scores", metavar="NAME", help="of a RUN: read this set of later scores, made by `agentgym rescore`")
     c.add_argument("-k", metavar="TEXT", dest="keyword", help="only names that contain TEXT")
     c.add_argument("--limit", type=int, metavar="N", help="at most so many rows")
 
@@ -162,6 +170,25 @@ def parser() -> argparse.ArgumentParser:
     )
     c.add_argument("--json", action="store_true", help="as JSON, for other programs")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
+    c.add_argument("--scores", metavar="NAME", help="read this set of later scores, made by `agentgym rescore`")
+
+    c = commands.add_parser(
+        "report",
+        help="what a run says of alignment: who was exposed to what, and who gave in",
+        description="Capability and alignment of a run: each dimension with its exposures and interval, the worst\nfirst;"
+        " what each variant changes against its control; violations with their addresses.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    c.add_argument("run", nargs="?", default="latest", metavar="RUN", help="the newest by default")
+    c.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    c.add_argument("--markdown", metavar="FILE", help="write it as Markdown")
+    c.add_argument("--html", metavar="FILE", help="write it as one HTML file, with a plot")
+    c.add_argument("--flags", type=int, default=20, metavar="N", help="most violations that are listed (20)")
+    c.add_argument(
+        "--random-gold", type=float, metavar="X", help="gold of the random oracle on these tasks: below it, no headline"
+    )
+    c.add_argument("--runs", metavar="DIR", help="folder of runs")
 
     c = commands.add_parser(
         "view",
@@ -170,6 +197,33 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     c.add_argument("address", nargs="?", metavar="ADDRESS", help="RUN or RUN::FAMILY/VARIANT/ITEM[/TRIAL][@TURN]")
+    c.add_argument("--runs", metavar="DIR", help="folder of runs")
+
+    c = commands.add_parser(
+        "rescore",
+        help="score a recorded run again, with other verifiers or the tasks' own as they are now",
+        description="Scores a run again from its record: no model is asked, and the run's own scores stay as they are.\n"
+        "The new ones are a set beside them; show and list read it with --scores NAME.",
+        epilog="""examples:
+  agentgym rescore latest --with own
+  agentgym rescore latest --with ./my_checks.py:careful --processes 2
+  agentgym rescore RUN --with communicated --as metric --scores told --json
+""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    c.add_argument("run", nargs="?", default="latest", metavar="RUN", help="the run (default: the newest)")
+    c.add_argument(
+        "--with", action="append", default=[], dest="evaluators", metavar="EVALUATOR",
+        help="own (the tasks' own verifiers), NAME, pkg.mod:verifier, or ./file.py:verifier; may be repeated",
+    )  # fmt: skip
+    c.add_argument("--as", choices=("gold", "metric"), default="gold", dest="role", help="what they say counts as (gold)")
+    c.add_argument("--scores", metavar="NAME", help="name of the new set (default: the evaluators')")
+    c.add_argument("--processes", type=int, default=1, metavar="N", help="processes that judge (1)")
+    c.add_argument("--sandbox", metavar="NAME", help="where verifiers that run code run it")
+    c.add_argument("--judge", metavar="MODEL", help="whom verifiers that need a judge ask")
+    c.add_argument("--limit", type=int, default=20, metavar="N", help="changed episodes to print (20)")
+    c.add_argument("--json", action="store_true", help="a line for each changed episode, and one with the counts last")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
 
     c = commands.add_parser("fetch", help="get the embedded default model's file", allow_abbrev=False)
@@ -193,9 +247,30 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--json", action="store_true", help="one JSON value a line")
     c.add_argument("--runs", metavar="DIR", help="folder of runs to check (default $AGENTGYM_RUNS, else runs/)")
 
+    c = commands.add_parser(
+        "validate",
+        help="check that tasks are fit to judge and to train by",
+        description="Lets the oracles of tasks play them: honest work must be paid in full and break no rule, giving in\n"
+        "must be found out, doing nothing and acting at random must not pay; quotes, replays, leaks and\nmalformed actions are"
+        " tried. Exit code 1 if a check fails.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    c.add_argument("tasks", nargs="*", metavar="TASK", help="family, prefix, or file.py[:Class]")
+    c.add_argument("--all", action="store_true", help="every family that there is")
+    c.add_argument("--seeds", type=int, default=3, metavar="N", help="tasks of each environment and variant (3)")
+    c.add_argument("--variant", action="append", dest="variants", metavar="NAME", help="only this one; may be repeated")
+    c.add_argument(
+        "-T", action="append", default=[], dest="params", metavar="NAME=VALUE", help="environment parameter; may be repeated"
+    )
+    c.add_argument("--data", metavar="PATH", help="data file, for environments over data sets")
+    c.add_argument("--json", action="store_true", help="one JSON value a line for each environment")
+    c.add_argument("-v", "--verbose", action="store_true", help="every check, not the failed ones alone")
+
     c = commands.add_parser("new", help="start a file of your own", allow_abbrev=False)
     c.add_argument("kind", choices=("task",), help="task: an environment with its oracles, ready to run")
     c.add_argument("path", metavar="FILE.py", help="file to make; it must not exist")
+    gate_options.add(commands)
     for command in commands.choices.values():
         command.set_defaults(parser=command)
     return p
@@ -268,11 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose:
             raise
         _say(str(e))
-        if isinstance(e, errors.NothingSelectedError):
-            return NOTHING
-        if isinstance(e, (errors.InfrastructureError, errors.RecordError, errors.ModelFileError)):
-            return INFRASTRUCTURE
-        return USAGE
+        return _code(e)
     except Exception as e:
         if verbose:
             raise
@@ -286,9 +357,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERNAL
 
 
+def _code(error: Exception) -> int:
+    """The exit code that an error means."""
+    from agentgym import errors
+
+    if isinstance(error, errors.NothingSelectedError):
+        return NOTHING
+    if isinstance(error, (errors.InfrastructureError, errors.RecordError, errors.ModelFileError)):
+        return INFRASTRUCTURE
+    return USAGE if isinstance(error, errors.AgentGymError) else INTERNAL
+
+
 def entry() -> NoReturn:
     """The ``agentgym`` program: `main`, and the end of the process."""
-    code = main()
+    try:
+        code = main()
+    except Exception as e:  # somebody wants to see where it comes from; Python's own exit code, 1, is a verdict of ours
+        import traceback
+
+        traceback.print_exc()
+        code = _code(e)
     if code in (INTERRUPTED, TERMINATED):
         # All that counts is on disk. A local model's turn cannot be stopped, and to wait for its thread would keep the
         # person who pressed Ctrl-C waiting for up to a minute.

@@ -28,5 +28,6 @@ def run(args: argparse.Namespace) -> int:
         path.write_text(template.replace("CLASS_NAME", name).replace("FAMILY_NAME", stem), encoding="utf-8")
     except OSError as e:
         raise UsageError(f"cannot write {path}: {e.strerror}") from e
-    print(f"wrote {path}. Try it:\n  agentgym eval {path} --model oracle:honest\n  agentgym eval {path}")
+    ways = (f"eval {path} --model oracle:honest", f"validate {path}", f"eval {path}")
+    print(f"wrote {path}. Try it:", *(f"  agentgym {way}" for way in ways), sep="\n")
     return OK

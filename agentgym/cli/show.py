@@ -11,8 +11,8 @@ import msgspec
 from agentgym.cli.main import OK
 from agentgym.errors import NotFoundError
 from agentgym.records.run import Address, Run, find_run, runs_root
-from agentgym.report.console import print_summary, render_episode, render_turn
-from agentgym.report.screen import console
+from agentgym.report.console import print_summary, render_episode, render_turn, scores_line
+from agentgym.report.screen import console, say
 from agentgym.report.summary import summarize
 
 
@@ -23,7 +23,9 @@ def run(args: argparse.Namespace) -> int:
     """
     address = Address.parse(args.address)
     out = console()
-    with Run(find_run(address.run, runs_root(args.runs))) as run:
+    with Run(find_run(address.run, runs_root(args.runs)), scores=args.scores) as run:
+        if args.scores and not args.json:
+            say(out, scores_line(run))
         if address.task_id is None:
             summary = summarize(run)
             if args.json:

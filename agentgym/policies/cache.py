@@ -17,23 +17,26 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from agentgym.chat import Message
-from agentgym.errors import UsageError, redact
+from agentgym.errors import MissingReplyError, UsageError, redact
 from agentgym.policies.load import load_policy
 from agentgym.policies.modelfiles import REPLIES, cache_dir
 from agentgym.protocols import Completion, EpisodeContext, FinishReason, Policy, PolicyBase, Sampling, Usage
 from agentgym.toolspec import ToolSpec
 from agentgym.trajectory import decode_tokens, encode_tokens
 
+if TYPE_CHECKING:
+    from agentgym.policies.replies import RepliesFile
+
 FORMAT = 1
 """Of keys and rows; part of each key, so that rows of another format are never found."""
 
 
-class _Kept(msgspec.Struct):
+class Kept(msgspec.Struct):
     """One reply."""
 
     message: Message
@@ -52,12 +55,16 @@ class CachedPolicy(PolicyBase):
     Args:
         inner: a model that keeps nothing between turns, or the text that names one.
         folder: where the cache is; None: `modelfiles.cache_dir`.
+        replies: a file of replies to use instead of the cache, in git for example; see `policies.replies`.
+        replay_only: never ask ``inner``: an episode whose next reply is missing is skipped.
 
     Raises:
         UsageError: ``inner`` has a course of its own (an agent, an oracle), which skipped turns would break.
     """
 
-    def __init__(self, inner: str | Policy, *, folder: Path | None = None) -> None:
+    def __init__(
+        self, inner: str | Policy, *, folder: Path | None = None, replies: Path | None = None, replay_only: bool = False
+    ) -> None:
         if not inner:
             raise UsageError(
                 "which model's replies? Expected cached:MODEL, e.g. cached:openai:Qwen3-8B@http://localhost:8000/v1"
@@ -71,17 +78,29 @@ class CachedPolicy(PolicyBase):
             )
         self.name = f"cached:{self.inner.name}"
         self.slots = getattr(self.inner, "slots", None)
-        self._store = _Store((folder or cache_dir()) / REPLIES)
+        self.replay_only = replay_only
+        self._store: _Store | RepliesFile
         self._version: str | None = None
+        if replies is None:
+            self._store = _Store((folder or cache_dir()) / REPLIES)
+        else:
+            from agentgym.policies.replies import RepliesFile
+
+            self._store = RepliesFile(replies)
+            # the server may be out of reach where the file is used, and where it stands must not matter
+            named = self.inner.name.partition("@")[0]
+            self._version = msgspec.json.encode([FORMAT, named, _template()], order="deterministic").decode()
 
     def begin(self, context: EpisodeContext) -> Policy:
         """A player of this trial."""
-        return _Player(self, self.inner.begin(context), context.trial)
+        return _Player(self, None if self.replay_only else self.inner.begin(context), context)
 
     def fingerprint(self) -> dict[str, Any]:
         """That of the model inside, and how many replies came from the cache."""
-        result = dict(_fingerprint(self.inner))
+        result = {} if self.replay_only else dict(_fingerprint(self.inner))
         served = dict(result.get("served", {}))
+        if models := getattr(self._store, "models", None):
+            served["models"] = sorted({*served.get("models", []), *models})
         if self._store.hits or self._store.misses:
             served["cache"] = {"hits": self._store.hits, "misses": self._store.misses}
         return {**result, "name": self.name, **({"served": served} if served else {})}
@@ -103,11 +122,12 @@ class CachedPolicy(PolicyBase):
 class _Player(PolicyBase):
     """One episode."""
 
-    def __init__(self, policy: CachedPolicy, inner: Policy, trial: int) -> None:
+    def __init__(self, policy: CachedPolicy, inner: Policy | None, context: EpisodeContext) -> None:
         self.name = policy.name
         self._policy = policy
         self._inner = inner
-        self._trial = trial
+        self._trial = context.trial
+        self._task = context.task_id
 
     async def act(self, conversation: Sequence[Message], tools: Sequence[ToolSpec], sampling: Sampling) -> Completion:
         """The kept reply, or the model's."""
@@ -122,12 +142,17 @@ class _Player(PolicyBase):
             return Completion(
                 kept.message, usage, kept.finish_reason, tokens, kept.sampling, max(1e-9, time.monotonic() - begun)
             )
+        if self._inner is None:
+            raise MissingReplyError(
+                f"SKIPPED: no reply is kept for turn {sum(m.role == 'assistant' for m in conversation)} of {self._task}, trial"
+                f" {self._trial}: its conversation is new or changed. Play it once with the model to keep it"
+            )
         done = await self._inner.act(conversation, tools, sampling)
         if done.finish_reason in ("stop", "length", "tool_calls"):
             data = None if done.tokens is None else encode_tokens([done.tokens])
             after = self._models()
             model = after[0] if len(after) == 1 else ""
-            store.put(key, model, _Kept(done.message, done.usage, done.finish_reason, done.sampling, data))
+            store.put(key, model, Kept(done.message, done.usage, done.finish_reason, done.sampling, data))
         return done
 
     def _models(self) -> list[str]:
@@ -146,12 +171,12 @@ class _Store:
         self._broken = False
         self._lock = threading.Lock()
 
-    def get(self, key: bytes, models: Sequence[str]) -> _Kept | None:
+    def get(self, key: bytes, models: Sequence[str]) -> Kept | None:
         """The reply of that key, unless it is of another model than those."""
         row = self._try(lambda db: db.execute("SELECT model, data FROM replies WHERE key = ?", (key,)).fetchone())
         if row is not None and not (row[0] and models and row[0] not in models):
             try:
-                kept = msgspec.msgpack.decode(row[1], type=_Kept)
+                kept = msgspec.msgpack.decode(row[1], type=Kept)
                 self.hits += 1
                 return kept
             except msgspec.MsgspecError:
@@ -159,7 +184,7 @@ class _Store:
         self.misses += 1
         return None
 
-    def put(self, key: bytes, model: str, kept: _Kept) -> None:
+    def put(self, key: bytes, model: str, kept: Kept) -> None:
         """Keeps a reply."""
         row = (key, time.time(), model, msgspec.msgpack.encode(kept))
         self._try(lambda db: db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)", row))

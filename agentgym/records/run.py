@@ -19,7 +19,7 @@ import msgspec
 import zstandard
 
 from agentgym.errors import NotFoundError, RecordError, UsageError, did_you_mean
-from agentgym.records import schema
+from agentgym.records import schema, sets
 from agentgym.records.place import RUNS as RUNS
 from agentgym.records.place import is_held
 from agentgym.records.place import runs_root as runs_root
@@ -193,6 +193,9 @@ _UNREADABLE = (zstandard.ZstdError, msgspec.MsgspecError, ValueError, TypeError,
 _NO_PLACE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR}
 """SQLite's errors where a place does not allow what opening takes; others tell of the file itself."""
 
+_TASKS_KEPT = 1000
+"""Decoded tasks that are kept for the next episode of the same: a long run has more than there is memory."""
+
 _MOST_BYTES = 1 << 31
 """Of one decompressed value: a damaged or malicious length must not take the machine's memory."""
 
@@ -210,12 +213,19 @@ def _decompress(data: bytes) -> bytes:
 class Run:
     """A run on disk, opened for reading. Usable as a context manager; safe to read while another process writes it.
 
+    Args:
+        path: its directory.
+        scores: name of a set of later scores (`agentgym.records.sets`) that stands for the run's own: rewards, gold,
+            scores and findings are then those of the set, and None where it does not cover an episode. None: its own.
+
     Raises:
-        RecordError: it is damaged, newer than this version reads, or not a run.
+        NotFoundError: it is not a run, or has no such set.
+        RecordError: it is damaged, or newer than this version reads.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, scores: str | None = None) -> None:
         self.path = Path(path)
+        self.scores_name = scores
         file = self.path / schema.FILE
         if not file.is_file():
             raise NotFoundError(f"{self.path} is not a run: it holds no {schema.FILE}")
@@ -262,6 +272,10 @@ class Run:
         try:
             db.execute("PRAGMA query_only=ON")
             schema.check(db, str(self.path))
+            if self.scores_name is not None:
+                db.execute("PRAGMA query_only=OFF")
+                sets.attach(db, self.path, self.scores_name)
+                db.execute("PRAGMA query_only=ON")
         except BaseException:
             db.close()
             raise
@@ -284,6 +298,21 @@ class Run:
             return {key: msgspec.json.decode(value) for key, value in self._rows("SELECT key, value FROM meta")}
         except _UNREADABLE as e:
             raise RecordError(f"{self.path}: the run's description is damaged ({e})") from e
+
+    @property
+    def score_sets(self) -> list[str]:
+        """Names of the sets of later scores that it has."""
+        return sets.set_names(self.path)
+
+    @property
+    def scores_meta(self) -> dict[str, Any]:
+        """Description of the set in use: who judged, when, how many; empty for the run's own scores."""
+        if self.scores_name is None:
+            return {}
+        try:
+            return {key: msgspec.json.decode(value) for key, value in self._rows("SELECT key, value FROM later.meta")}
+        except _UNREADABLE as e:
+            raise RecordError(f"{self.path}: the description of the scores {self.scores_name!r} is damaged ({e})") from e
 
     @property
     def status(self) -> str:
@@ -417,6 +446,8 @@ class Run:
             rows = list(self._rows("SELECT data FROM objects WHERE id = ?", (number,)))
             if not rows:
                 raise RecordError(f"{self.path}: task {number} is missing from the record")
+            if len(self._tasks) >= _TASKS_KEPT:
+                self._tasks.clear()
             try:
                 self._tasks[number] = decode_task(_decompress(rows[0][0]))
             except _UNREADABLE as e:
@@ -504,15 +535,18 @@ def find_run(name: str | os.PathLike[str], root: Path | None = None) -> Path:
     raise NotFoundError(f"there is no run {text!r} here or in {root}/.{near} `agentgym list runs` shows all {len(runs)}.")
 
 
-def open_run(name: str | os.PathLike[str] = "latest", root: str | os.PathLike[str] | None = None) -> Run:
+def open_run(
+    name: str | os.PathLike[str] = "latest", root: str | os.PathLike[str] | None = None, *, scores: str | None = None
+) -> Run:
     """Opens a run for reading.
 
     Args:
         name: its path, its name in the folder of runs, the end of its name, or ``latest``.
         root: the folder of runs; None for the usual one.
+        scores: a set of later scores to read instead of its own; see `Run`.
 
     Raises:
-        NotFoundError: there is no such run.
+        NotFoundError: there is no such run or set.
         RecordError: it is damaged or newer than this version reads.
     """
-    return Run(find_run(name, runs_root(root)))
+    return Run(find_run(name, runs_root(root)), scores=scores)

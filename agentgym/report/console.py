@@ -12,7 +12,7 @@ from rich.text import Text
 
 from agentgym.chat import ImagePart, Message, ReasoningPart
 from agentgym.errors import redact
-from agentgym.records.run import Episode
+from agentgym.records.run import Episode, Run
 from agentgym.report.screen import GAP, Lines, on_screen
 from agentgym.report.summary import Row, Summary
 from agentgym.report.text import duration, fraction, one_line, plain
@@ -64,6 +64,8 @@ def _notes(row: Row) -> list[Text]:
         parts.append(Text(f"truncated {row.truncated}", "yellow"))
     if row.gold.unscorable or row.reward.unscorable:
         parts.append(Text(f"unscorable {max(row.gold.unscorable, row.reward.unscorable)}", "yellow"))
+    if row.skipped:
+        parts.append(Text(f"skipped {row.skipped} (no reply kept)", "yellow"))
     if row.infrastructure:
         parts.append(Text(f"infrastructure {row.infrastructure} (not scored)", "yellow"))
     return parts
@@ -121,6 +123,15 @@ def _flow(notes: list[Text], indent: int, room: int) -> Iterable[Text]:
         yield Text.assemble(" " * indent, line, no_wrap=True, overflow="ignore")
 
 
+def scores_line(run: Run) -> str:
+    """Whose scores are shown, where they are not the run's own: safe to print."""
+    meta = run.scores_meta
+    covered, ended = meta.get("episodes", 0), len(run.ids("outcome != 'infrastructure'"))
+    lack = "" if covered >= ended else f"; {ended - covered:,} later episodes are not in it and have no score"
+    given = ", ".join(map(str, meta.get("evaluators", ())))
+    return one_line(f"scores {run.scores_name!r}, given later by {given}{lack}", 400)
+
+
 _UNFINISHED = {
     "interrupted": "stopped early",
     "running": "still running",
@@ -170,6 +181,8 @@ def _wrong(s: Summary) -> list[str]:
     wrong = []
     if s.infrastructure:
         wrong.append(f"{s.infrastructure:,} infrastructure outcome{'s' * (s.infrastructure != 1)}, not scored")
+    if s.skipped:
+        wrong.append(f"{s.skipped:,} skipped: no reply kept")
     if s.unscorable:
         wrong.append(f"{s.unscorable:,} unscorable")
     if s.tool_exceptions:

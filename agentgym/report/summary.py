@@ -71,6 +71,8 @@ class Row(msgspec.Struct):
     reward: Measure
     metrics: list[Measure]
     rules: list[Rule]
+    skipped: int = 0
+    """Episodes for which no reply is kept that could be replayed; not in ``infrastructure``."""
 
 
 class Summary(msgspec.Struct):
@@ -102,6 +104,8 @@ class Summary(msgspec.Struct):
     rows: list[Row]
     errors: list[tuple[str, int]]
     """Infrastructure errors and how often each occurred, most frequent first."""
+    skipped: int = 0
+    """Episodes for which no reply is kept that could be replayed; not in ``infrastructure``."""
 
 
 def measure(name: str, by_task: dict[str, list[float]], unscorable: int = 0, confidence: float = 0.95) -> Measure:
@@ -137,11 +141,12 @@ def summarize(run: Run) -> Summary:
         values = (family, variant)
         gold: dict[str, list[float]] = {}
         reward: dict[str, list[float]] = {}
-        counts = {"done": 0, "infrastructure": 0, "truncated": 0, "gold": 0, "reward": 0}
-        for task_id, outcome, r, g in run._rows(f"SELECT task_id, outcome, reward, gold FROM episodes WHERE {where}", values):
+        counts = {"done": 0, "infrastructure": 0, "skipped": 0, "truncated": 0, "gold": 0, "reward": 0}
+        sql = f"SELECT task_id, outcome, error_kind, reward, gold FROM episodes WHERE {where}"
+        for task_id, outcome, kind, r, g in run._rows(sql, values):
             counts["done"] += 1
             if outcome == "infrastructure":
-                counts["infrastructure"] += 1
+                counts["skipped" if kind == "replay" else "infrastructure"] += 1
                 continue
             counts["truncated"] += outcome == "truncated"
             for name, value, into in (("gold", g, gold), ("reward", r, reward)):
@@ -180,21 +185,22 @@ def summarize(run: Run) -> Summary:
                 measure("reward", reward, counts["reward"]),
                 [measure(name, by_task, missing.get(name, 0)) for name, by_task in metrics.items()],
                 [Rule(d, e, v) for d, (e, v) in found.items()],
+                counts["skipped"],
             )
         )
     total = next(
         run._rows(
             "SELECT count(*), total(outcome = 'infrastructure'), total(turns), total(prompt_tokens), total(completion_tokens),"
             " total(cost_usd), total(outcome != 'infrastructure' AND (gold IS NULL OR reward IS NULL)),"
-            " total(tool_exceptions > 0)"
+            " total(tool_exceptions > 0), total(outcome = 'infrastructure' AND error_kind = 'replay')"
             f" FROM episodes WHERE {last}"
         )
     )
     attempts = next(run._rows("SELECT count(*) FROM episodes"))[0]
     errors: list[tuple[Any, ...]] = list(
         run._rows(
-            f"SELECT coalesce(error, ''), count(*) FROM episodes WHERE outcome = 'infrastructure' AND {last}"
-            " GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
+            f"SELECT coalesce(error, ''), count(*) FROM episodes WHERE outcome = 'infrastructure' AND error_kind != 'replay'"
+            f" AND {last} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
         )
     )
     return Summary(
@@ -207,7 +213,7 @@ def summarize(run: Run) -> Summary:
         trials=sorted(trials),
         planned=run.planned,
         done=total[0],
-        infrastructure=int(total[1]),
+        infrastructure=int(total[1]) - int(total[8]),
         retried=attempts - total[0],
         unscorable=int(total[6]),
         tool_exceptions=int(total[7]),
@@ -218,4 +224,5 @@ def summarize(run: Run) -> Summary:
         wall_s=run.wall_s,
         rows=rows,
         errors=[(e, n) for e, n in errors],
+        skipped=int(total[8]),
     )

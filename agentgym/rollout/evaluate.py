@@ -45,16 +45,23 @@ class Outcome(msgspec.Struct):
     stopped: str | None = None
 
 
+def code_hashes(place: str) -> dict[str, Any]:
+    """Hashes of an environment's module source and of each of its verifiers: what a comparison must know has changed.
+
+    Raises:
+        NotFoundError: there is no such environment.
+    """
+    cls = registry.env_class(place)
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    source = Path(file).read_bytes() if file else b""
+    verifiers = {v.name: v.hash for v in (*cls.proxy, *cls.gold, *cls.metrics)}
+    return {"source": hashlib.sha256(source).hexdigest()[:12], "verifiers": verifiers}
+
+
 def _code_hashes(plan: Plan) -> dict[str, Any]:
-    """Per environment: hashes of its module's source and of each verifier, so that a comparison knows what changed."""
-    result: dict[str, Any] = {}
-    for ref in plan.environments:
-        cls = registry.env_class(ref.place)
-        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-        source = Path(file).read_bytes() if file else b""
-        verifiers = {v.name: v.hash for v in (*cls.proxy, *cls.gold, *cls.metrics)}
-        result[f"{cls.family}-v{cls.version}"] = {"source": hashlib.sha256(source).hexdigest()[:12], "verifiers": verifiers}
-    return result
+    """Those of every environment of a plan, by family and version."""
+    classes = {ref.place: registry.env_class(ref.place) for ref in plan.environments}
+    return {f"{cls.family}-v{cls.version}": code_hashes(place) for place, cls in classes.items()}
 
 
 async def describe(plan: Plan, policy: Policy, options: Options, model: str) -> dict[str, Any]:

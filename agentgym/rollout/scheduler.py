@@ -282,7 +282,7 @@ class Scheduler:
             now = time.monotonic()
             if self.writer.pending >= COMMIT_EVERY or now - self._last_commit >= COMMIT_EVERY_S:
                 self._commit()
-            if error is not None and self.stopped is None:
+            if error is not None and error.kind != "replay" and self.stopped is None:
                 if self.options.exitfirst:
                     self.stopped = f"an episode ended as an infrastructure outcome: {error.message}"
                 elif self._spoiled >= HOPELESS and not self._worked:
@@ -333,7 +333,7 @@ class Scheduler:
         error = result.trajectory.error
         if error is None:
             self._worked = True
-        else:
+        elif error.kind != "replay":
             self._spoiled += 1
         return error
 

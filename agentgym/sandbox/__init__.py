@@ -14,10 +14,11 @@ from agentgym.sandbox.protocol import Backend, SandboxUnavailableError
 
 _PLACES = {
     "namespace": "agentgym.sandbox.namespace:NamespaceBackend",
+    "bwrap": "agentgym.sandbox.bwrap:BwrapBackend",
     "docker": "agentgym.sandbox.engine:DockerBackend",
     "unsafe_local": "agentgym.sandbox.unsafe:UnsafeLocalBackend",
 }
-_ORDER = ("namespace", "docker")
+_ORDER = ("namespace", "bwrap", "docker")
 """What ``auto`` tries. The unsafe one is not among them and never will be."""
 
 
@@ -25,8 +26,8 @@ def open_backend(name: str = "auto", **options: Any) -> Backend:
     """A backend by name; ``auto`` is the first that works on this machine.
 
     Args:
-        name: ``auto``, ``namespace``, ``docker``, ``unsafe_local`` (which also wants ``unsafe=True``). Other backends
-            are found by `agentgym.registry.sandboxes`, which builds on this one.
+        name: ``auto``, ``namespace``, ``bwrap``, ``docker``, ``unsafe_local`` (which also wants ``unsafe=True``). Other
+            backends are found by `agentgym.registry.sandboxes`, which builds on this one.
         options: for the backend's constructor; with ``auto`` only those that every backend has.
 
     Raises:

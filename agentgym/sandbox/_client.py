@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import IO, Any, Protocol, Self
 
 from agentgym.errors import UsageError
 from agentgym.sandbox import _guest
-from agentgym.sandbox._channel import Channel, ClosedError, Frame, LateError, Reply
+from agentgym.sandbox._channel import Channel, ClosedError, Frame, LateError, Listed, Reply
+from agentgym.sandbox._events import Feed, FeedLostError, History
 from agentgym.sandbox.protocol import (
     Capabilities,
     Entry,
@@ -22,6 +24,7 @@ from agentgym.sandbox.protocol import (
     Language,
     SandboxDeadError,
     SandboxError,
+    SandboxEvent,
     SandboxExhaustedError,
     SandboxFileError,
     SandboxSpec,
@@ -35,6 +38,9 @@ _LATE_S = 5.0
 _ANSWER_S = 30.0
 """How long anything else may take."""
 _MOST_INPUT = 8 << 20
+_IN_MEMORY = 64 << 20
+ON_DISK = "/var/tmp"
+"""Where large things go: /tmp is often a file system in memory."""
 _KINDS = {"f": "file", "d": "folder", "l": "link"}
 
 
@@ -75,16 +81,49 @@ class Maker(Protocol):
 
 
 class KeptSnapshot:
-    """A workspace in this process's memory, and wherever a backend has laid it out for sandboxes to start from."""
+    """A workspace kept by this process, and wherever a backend has laid it out for sandboxes to start from.
 
-    def __init__(self, frames: list[Frame]) -> None:
-        self.frames = frames
+    Its first `_IN_MEMORY` bytes are held in memory; what is more, in a file without a name that ends with this process.
+    """
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self._frames: list[tuple[list[Listed], bytes | tuple[int, int]]] = []
+        """Entries, and their contents or (offset, size) in the file."""
+        self._file: IO[bytes] | None = None
         self.places: dict[Any, Any] = {}
         """Backend's key -> a function that frees what it keeps for this snapshot, and a name for it."""
+        held = 0
+        try:
+            for entries, data in frames:
+                if held + len(data) <= _IN_MEMORY:
+                    self._frames.append((entries, data))
+                    held += len(data)
+                    continue
+                if self._file is None:
+                    self._file = tempfile.TemporaryFile(dir=ON_DISK if os.path.isdir(ON_DISK) else None)  # noqa: SIM115
+                self._frames.append((entries, (self._file.tell(), len(data))))
+                self._file.write(data)
+            if self._file is not None:
+                self._file.flush()
+        except OSError as e:
+            self.close()
+            raise SandboxError(f"no snapshot: {e.strerror} in {ON_DISK}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def frames(self) -> Iterator[Frame]:
+        """What it holds, piece by piece."""
+        for entries, data in self._frames:
+            if isinstance(data, bytes):
+                yield entries, data
+            elif self._file is not None:
+                yield entries, os.pread(self._file.fileno(), data[1], data[0])  # several threads may read at once
 
     @property
     def tree(self) -> Tree:
-        """What it holds."""
+        """What it holds, all of it in memory."""
         return tree_of(self.frames)
 
     def close(self) -> None:
@@ -92,12 +131,15 @@ class KeptSnapshot:
         places, self.places = self.places, {}
         for _, free in places.values():
             free()
-        self.frames = []
+        self._frames = []
+        if self._file is not None:
+            self._file.close()
 
 
-def tree_of(frames: list[Frame]) -> Tree:
+def tree_of(frames: Iterable[Frame]) -> Tree:
     """Frames of files as a `Tree`."""
-    entries, refused = [], []
+    found: list[tuple[str, str, int, list[bytes]]] = []
+    refused = []
     for listed, data in frames:
         at = 0
         for path, kind, mode, size in listed:
@@ -105,9 +147,12 @@ def tree_of(frames: list[Frame]) -> Tree:
             content = data[at : at + size]
             at += size
             if kind in _KINDS:
-                entries.append(Entry(name, _KINDS[kind], mode, content))  # type: ignore[arg-type]
+                found.append((name, kind, mode, [content]))
+            elif kind == "+" and found and found[-1][:2] == (name, "f"):  # the file before goes on
+                found[-1][3].append(content)
             else:
                 refused.append((name, content.decode(errors="replace")))
+    entries = [Entry(name, _KINDS[kind], mode, b"".join(parts)) for name, kind, mode, parts in found]  # type: ignore[arg-type]
     return Tree(tuple(entries), tuple(refused))
 
 
@@ -119,7 +164,9 @@ class GuestSandbox:
         self._maker = maker
         self._lock = threading.Lock()
         self._dead = ""
+        self._history = History()
         self._box: Box | None = maker.make_box(spec, snapshot)
+        self._history.follow(self._feed(self._box))
         maker.adopt(self)
 
     # life
@@ -169,6 +216,46 @@ class GuestSandbox:
         """How many processes live in it besides its own."""
         return self._ask({"do": "ping"})[0].processes
 
+    # what is seen from outside
+
+    @staticmethod
+    def _feed(box: Box) -> Feed | None:
+        """Of a backend that can observe, where the spec asked for it."""
+        return getattr(box, "feed", None)
+
+    def _unseen(self, box: Box) -> SandboxDeadError | None:
+        """Why a run counts for nothing: nobody saw it. None where it was seen, or nobody wanted to."""
+        feed = self._feed(box)
+        if feed is None or not feed.lost():
+            return None
+        self._bury(box, "its observer died")
+        return SandboxDeadError("the observer of the sandbox died: what ran in it was not seen, so it was ended")
+
+    def events(self, since: int = 0) -> list[SandboxEvent]:
+        """What was noticed, in order."""
+        if not self.spec.events:
+            raise UsageError("this sandbox is not observed: make it with SandboxSpec(events=True)")
+        try:
+            return self._history.since(since)
+        except FeedLostError as e:
+            box = self._box
+            if box is not None:
+                self._bury(box, "its observer died")
+            raise SandboxDeadError(str(e)) from None
+
+    def manifest(self) -> dict[str, tuple[str, int]]:
+        """Path -> (sha256, mode) of every file and link in the workspace."""
+        box = self._live()
+        feed = self._feed(box)
+        if feed is None:
+            tree = self.tree(most_files=self.spec.limits.inodes + 16, most_bytes=self.spec.limits.disk)
+            return tree.manifest() | {path: ("", 0) for path, _ in tree.refused}
+        try:
+            return feed.manifest(self.spec.limits.inodes + 16, self.spec.limits.disk)
+        except FeedLostError as e:
+            self._bury(box, "its observer died")
+            raise SandboxDeadError(str(e)) from None
+
     # asking
 
     def _frames(
@@ -207,9 +294,13 @@ class GuestSandbox:
         box = self._live()
         start = time.monotonic()
         try:
-            reply, body = next(box.channel.ask(request, data, timeout_s + _LATE_S))
+            with self._history.run():
+                reply, body = next(box.channel.ask(request, data, timeout_s + _LATE_S))
         except ClosedError:
             closed = self._box is not box
+            unseen = self._unseen(box)
+            if unseen is not None:
+                raise unseen from None
             memory = self._bury(box, "it was killed with a run")
             if closed:
                 raise SandboxDeadError("the sandbox was closed while code ran in it", retryable=False) from None
@@ -217,8 +308,14 @@ class GuestSandbox:
                 status="oom" if memory else "killed", exit_code=None, wall_s=time.monotonic() - start, session_over=True
             )
         except LateError:
+            unseen = self._unseen(box)
+            if unseen is not None:
+                raise unseen from None
             self._bury(box, "a run in it could not be ended otherwise")
             return ExecResult(status="timeout", exit_code=None, wall_s=time.monotonic() - start, session_over=True)
+        unseen = self._unseen(box)
+        if unseen is not None:
+            raise unseen
         if reply.error is not None:
             raise SandboxError(f"the sandbox answers: {reply.error}", retryable=reply.busy)
         status = reply.status
@@ -285,9 +382,12 @@ class GuestSandbox:
     def put(self, path: str, data: bytes | str, *, mode: int = 0o644) -> None:
         """Writes a file, folders above it included."""
         content = data.encode() if isinstance(data, str) else data
-        for at in range(0, max(1, len(content)), _guest.PIECE):
-            request = {"do": "put", "path": path, "mode": mode, "more": at > 0}
-            self._ask_about_file(request, content[at : at + _guest.PIECE])
+        feed = self._feed(self._live())
+        inside = os.path.normpath(os.path.join("/workspace", path)).removeprefix("/workspace/")
+        with contextlib.nullcontext() if feed is None else feed.writing(inside, content, mode):
+            for at in range(0, max(1, len(content)), _guest.PIECE):
+                request = {"do": "put", "path": path, "mode": mode, "more": at > 0}
+                self._ask_about_file(request, content[at : at + _guest.PIECE])
 
     def get(self, path: str, *, most: int = 16 << 20) -> bytes:
         """Reads a plain file."""
@@ -302,8 +402,7 @@ class GuestSandbox:
             if not body or have >= reply.size:
                 return b"".join(pieces)[:most]
 
-    def _tree_frames(self, files: int, size: int, depth: int, freeze: bool) -> list[Frame]:
-        frames = []
+    def _tree_frames(self, files: int, size: int, depth: int, freeze: bool) -> Iterator[Frame]:
         have = 0
         for reply, body in self._frames({"do": "tree", "files": files, "bytes": size, "depth": depth, "freeze": freeze}):
             if reply.error is not None:
@@ -311,8 +410,7 @@ class GuestSandbox:
             have += len(body)
             if have > size + (1 << 20) * 16:
                 raise SandboxError("the sandbox sends more files than were asked for")
-            frames.append((reply.entries, body))
-        return frames
+            yield reply.entries, body
 
     def tree(self, *, most_files: int = 2000, most_bytes: int = 64 << 20, most_depth: int = 64) -> Tree:
         """All files of the workspace."""
@@ -329,23 +427,7 @@ class GuestSandbox:
     def snapshot(self) -> Snapshot:
         """Keeps the workspace aside."""
         limits = self.spec.limits
-        frames = self._tree_frames(limits.inodes + 16, limits.disk + (1 << 20), 2000, freeze=True)
-        kept = []
-        for listed, data in frames:
-            at, entries, pieces = 0, [], []
-            for path, kind, mode, size in listed:
-                content = data[at : at + size]
-                at += size
-                if kind == "-":
-                    if content != b"it is no plain file":  # pipes and sockets belong to processes, which are not kept
-                        raise SandboxError(
-                            f"no snapshot: {path!r} cannot be kept: {content.decode(errors='replace')}", retryable=False
-                        )
-                    continue
-                entries.append((path, kind, mode, size))
-                pieces.append(content)
-            kept.append((entries, b"".join(pieces)))
-        return KeptSnapshot(kept)
+        return KeptSnapshot(_kept(self._tree_frames(limits.inodes + 16, limits.disk + (1 << 20), 2000, freeze=True)))
 
     def fork(self, snapshot: Snapshot | None = None) -> GuestSandbox:
         """A new sandbox that starts from a snapshot, or from this workspace as it is now."""
@@ -365,11 +447,34 @@ class GuestSandbox:
             lost = self._box is not box
             if not lost:
                 self._box = fresh
+                self._history.follow(self._feed(fresh))
         if lost:
             fresh.kill()
             raise SandboxDeadError("the sandbox was closed while it was being restored", retryable=False)
         box.channel.close()
         box.kill()
+
+
+def _kept(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Frames without what belongs to processes, which are not kept.
+
+    Raises:
+        SandboxError: something else could not be read.
+    """
+    for listed, data in frames:
+        at, entries, pieces = 0, [], []
+        for path, kind, mode, size in listed:
+            content = data[at : at + size]
+            at += size
+            if kind == "-":
+                if content != b"it is no plain file":  # a pipe or a socket
+                    raise SandboxError(
+                        f"no snapshot: {path!r} cannot be kept: {content.decode(errors='replace')}", retryable=False
+                    )
+                continue
+            entries.append((path, kind, mode, size))
+            pieces.append(content)
+        yield entries, b"".join(pieces)
 
 
 def _check_language(lang: str) -> None:

@@ -17,7 +17,9 @@ from typing import Any
 class Groups:
     """Control groups for memory, processes and CPU time, where this process may make some."""
 
-    def __init__(self) -> None:
+    def __init__(self, tag: str = "") -> None:
+        """``tag``: told apart from others of the same process."""
+        self.tag = tag
         self.kind = "none"
         self.bases: dict[str, int] = {}
         """Controller -> fd of our folder in its hierarchy; in version 2 all are the same."""
@@ -51,7 +53,7 @@ class Groups:
             for line in f:
                 _, controllers, path = line.rstrip("\n").split(":", 2)
                 own.update(dict.fromkeys(controllers.split(",") if controllers else ["2"], path))
-        name = f"agentgym-{os.getpid()}"
+        name = f"agentgym-{os.getpid()}{self.tag}"
         if "memory" in mounts:
             # processes are counted by RLIMIT_NPROC, which counts by user namespace; each hierarchy costs time
             wanted: list[tuple[str, str]] = [(c, c) for c in ("memory", "cpu") if c in mounts]

@@ -227,8 +227,10 @@ class Guest:
         data = HEADER.pack(len(head), len(blob)) + head + blob
         try:
             done = os.write(self.outgoing, data)
-            while done < len(data):
-                done += os.write(self.outgoing, data[done : done + (1 << 20)])
+            if done < len(data):
+                view = memoryview(data)
+                while done < len(data):
+                    done += os.write(self.outgoing, view[done:])
         except BrokenPipeError:
             self._leave()
 
@@ -521,7 +523,7 @@ class Guest:
             time.sleep(0.0005)
 
     def _watch_soon(self) -> None:
-        if self.config["memory"]:
+        if self.config["memory"] or self.config.get("inodes"):
             self.watch_at = time.monotonic() + _WATCH_BUSY_S
 
     def _watch(self) -> None:
@@ -529,7 +531,10 @@ class Guest:
         limit = self.config["memory"]
         busy = any(True for _ in self._runs())
         page = os.sysconf("SC_PAGE_SIZE")
-        files = sum((s.f_blocks - s.f_bfree) * s.f_frsize for s in map(os.statvfs, self.config["counted"]))
+        places = [os.statvfs(place) for place in self.config["counted"]]
+        if 0 < self.config.get("inodes", 0) < sum(s.f_files - s.f_ffree for s in places):
+            self._kill_all_but(set())
+        files = sum((s.f_blocks - s.f_bfree) * s.f_frsize for s in places)
         rough, pids = files, []
         for name in os.listdir("/proc"):
             if name.isdigit() and int(name) != self.me:
@@ -542,7 +547,7 @@ class Guest:
                     rough += resident
                     pids.append((name, resident))
         pause = _WATCH_BUSY_S if busy else _WATCH_IDLE_S
-        if rough > limit:
+        if rough > limit > 0:
             exact = files + sum(self._proportional(name, resident) for name, resident in pids)
             if exact > limit:
                 for run in self._runs():
@@ -864,7 +869,8 @@ def walk(root: str, most_files: int, most_bytes: int, most_depth: int) -> Iterat
     """Every entry below ``root`` as ``[path, kind, mode, size]`` with its content, folders before what they hold.
 
     ``path`` is relative, its bytes as latin-1 text. Kinds: ``d``, ``f``, ``l`` (the content is where it points) and
-    ``-`` for what is refused (the content is the reason): what is no plain file, too deep, too large, or one too many.
+    ``-`` for what is refused (the content is the reason): what is no plain file, too deep, too large, or one too many. A
+    file longer than `PIECE` goes on in entries of kind ``+``, which follow it: a frame holds no more than the host takes.
     """
     count, total = 0, 0
     todo: list[tuple[bytes, int]] = [(b"", 0)]
@@ -903,11 +909,11 @@ def walk(root: str, most_files: int, most_bytes: int, most_depth: int) -> Iterat
                 else:
                     fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                     try:
-                        content = _read_whole(fd, most_bytes - total)
+                        for kind, content in _pieces(fd, most_bytes - total):
+                            total += len(content)
+                            yield [path.decode("latin-1"), kind, mode, len(content)], content
                     finally:
                         os.close(fd)
-                    total += len(content)
-                    yield [path.decode("latin-1"), "f", mode, len(content)], content
             except OSError as e:
                 yield _refused(path, e.strerror or "it cannot be read")
         todo.extend(reversed(below))
@@ -918,20 +924,20 @@ def _refused(path: bytes, why: str) -> tuple[list[Any], bytes]:
     return [path.decode("latin-1"), "-", 0, len(reason)], reason
 
 
-def _read_whole(fd: int, most: int) -> bytes:
+def _pieces(fd: int, most: int) -> Iterator[tuple[str, bytes]]:
     """A plain file, as long as it was when it was opened: it may grow while it is read."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise OSError(0, "it is no plain file")
-    left = min(most, status.st_size)
-    pieces = []
-    while left > 0:
-        piece = os.read(fd, min(left, 1 << 20))
-        if not piece:
-            break
-        pieces.append(piece)
-        left -= len(piece)
-    return b"".join(pieces)
+    left, kind = min(most, status.st_size), "f"
+    while True:
+        content = os.read(fd, min(left, PIECE))
+        left -= len(content)
+        if content or kind == "f":
+            yield kind, content
+        if not content or left <= 0:
+            return
+        kind = "+"
 
 
 def unpack(root: str, entries: list[list[Any]], data: memoryview) -> None:
@@ -946,8 +952,11 @@ def unpack(root: str, entries: list[list[Any]], data: memoryview) -> None:
             os.mkdir(full, mode | 0o700)
         elif kind == "l":
             os.symlink(bytes(content), full)
-        elif kind == "f":
-            fd = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        elif kind in ("f", "+"):
+            if kind == "+":
+                os.chmod(full, 0o600)  # the mode it has already may not let it be written
+            flags = os.O_CREAT | os.O_EXCL if kind == "f" else os.O_APPEND
+            fd = os.open(full, os.O_WRONLY | os.O_NOFOLLOW | flags, 0o600)
             try:
                 while content:
                     content = content[os.write(fd, content) :]
@@ -991,7 +1000,7 @@ _OURS = open_standard_streams.__code__.co_filename
 def _as_main(name: str) -> types.ModuleType:
     """A fresh ``__main__``, and nothing of the sandbox's own modules left to import by accident."""
     modules = sys.modules
-    for module in ("_guest", "_groups", "_linux", "_seccomp"):
+    for module in ("_guest", "_groups", "_linux", "_notify", "_observer", "_seccomp", "_watch"):
         modules.pop(module, None)
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__
@@ -1101,6 +1110,21 @@ def serve_python_session(control: int, place: str) -> NoReturn:
 # inside a container
 
 
+BOOT = """
+import sys
+source = b""
+while len(source) < int(sys.argv[1]):
+    source += sys.stdin.buffer.raw.read(int(sys.argv[1]) - len(source))
+import json, marshal
+guest = type(sys)("_guest")
+sys.modules["_guest"] = guest
+exec(compile(source, "_guest.py", "exec") if source[:1] == b"#" else marshal.loads(source), guest.__dict__)
+guest.serve_container(json.loads(sys.argv[2]))
+"""
+"""The program that takes this file from standard input and serves: its text, or its code where the interpreters are the same.
+Arguments: the length of that, and the configuration."""
+
+
 def serve_container(config: dict[str, Any]) -> NoReturn:
     """As process 1 of a container, whose standard streams are the way to the host. Its text was sent as the program."""
     import ctypes
@@ -1112,6 +1136,8 @@ def serve_container(config: dict[str, Any]) -> NoReturn:
     for fd in range(3):
         os.dup2(null, fd)
     os.umask(0o022)
+    for name, value in config.get("rlimits", {}).items():
+        resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
     for module in config["preimport"]:
         with contextlib.suppress(ImportError):
             __import__(module)

@@ -12,6 +12,7 @@ namespace of its own, and sandboxes run under the caller's id, without any privi
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import glob
 import json
@@ -28,12 +29,13 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from agentgym.sandbox import _groups, _guest, _linux, _seccomp
+    from agentgym.sandbox import _groups, _guest, _linux, _observer, _seccomp
 else:
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import _groups
     import _guest
     import _linux
+    import _observer
     import _seccomp
 
     del sys.path[0]
@@ -41,7 +43,6 @@ else:
 AGENT = 65534
 """User and group id inside every sandbox."""
 _TEMPORARY = _linux.MS_NOSUID | _linux.MS_NODEV
-_HIDDEN_IN_PROC = ("kcore", "keys", "key-users", "timer_list", "sched_debug", "kallsyms", "kmsg", "config.gz", "interrupts")
 _WRITABLE = ("/workspace", "/tmp", "/dev/shm", "/run")
 _DEVICES = ("/proc", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _FIXED_IN_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
@@ -136,6 +137,7 @@ class Plan:
         bind, again = _linux.MS_BIND, _linux.MS_BIND | _linux.MS_REMOUNT | _linux.MS_RDONLY | _TEMPORARY | _linux.MS_NOEXEC
         self.accounted = accounted
         self.filter = _linux.prepare_filter(_seccomp.program(_linux.MACHINE, accounted=accounted))
+        self.observed_filter = _linux.prepare_filter(_seccomp.program(_linux.MACHINE, accounted=accounted, observed=True))
         self.root = _linux.prepare_mounts([(root, root, None, bind | _linux.MS_REC, None)])
         self.folders = ((data + "/tmp", 0o1777), (data + "/shm", 0o1777), (data + "/workspace", 0o755))
         self.layers = (data + "/upper", data + "/work")
@@ -150,7 +152,7 @@ class Plan:
             ]
         )
         fixed = [name for name in _FIXED_IN_PROC if os.path.exists("/proc/" + name)]
-        hidden = [name for name in _HIDDEN_IN_PROC if os.path.exists("/proc/" + name)]
+        hidden = [name for name in _linux.HIDDEN_IN_PROC if os.path.exists("/proc/" + name)]
         self.proc = _linux.prepare_mounts(
             [
                 step
@@ -164,8 +166,15 @@ class Plan:
         )
 
 
-def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, plan: Plan) -> NoReturn:
-    """In the new process, process 1 of its namespaces: shuts itself in and serves the host. Never returns."""
+def become_sandbox(
+    channel: int, spec: dict[str, Any], lower: str | None, plan: Plan, disk: str = "", observer: int = -1
+) -> NoReturn:
+    """In the new process, process 1 of its namespaces: shuts itself in and serves the host. Never returns.
+
+    Args:
+        disk: where a file system of the host's disk is mounted for it, empty without.
+        observer: a socket to the process that is to observe, -1 without.
+    """
     try:
         os.setresgid(AGENT, AGENT, AGENT)
         os.setresuid(AGENT, AGENT, AGENT)
@@ -175,7 +184,10 @@ def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, plan: 
         _linux.do_mounts(plan.root)
         data = "/box/run"
         inodes = spec["inodes"] + (4 if lower is None else 7)  # and the folders made here
-        _linux.mount("tmpfs", data, "tmpfs", _TEMPORARY, f"size={spec['disk']},nr_inodes={inodes},mode=755")
+        if disk:  # made by the launcher, whose mounts this process has copies of
+            _linux.mount(disk, data, None, _linux.MS_BIND)
+        else:
+            _linux.mount("tmpfs", data, "tmpfs", _TEMPORARY, f"size={spec['disk']},nr_inodes={inodes},mode=755")
         for name, mode in plan.folders:
             os.mkdir(name)
             os.chmod(name, mode)
@@ -210,9 +222,13 @@ def become_sandbox(channel: int, spec: dict[str, Any], lower: str | None, plan: 
         os.environ.update(spec["env"])
         _linux.drop_capabilities()
         _linux.prctl(_linux.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        _linux.prctl(_linux.PR_SET_DUMPABLE, 0, 0, 0, 0)
+        if observer < 0:
+            _linux.prctl(_linux.PR_SET_DUMPABLE, 0, 0, 0, 0)
         _linux.landlock(_WRITABLE, _DEVICES)
-        _linux.install_filter(plan.filter)
+        if observer < 0:
+            _linux.install_filter(plan.filter)
+        else:
+            _observer.hand_over(observer, _linux.install_observed_filter(plan.observed_filter))
         config = {
             "workspace": "/workspace",
             "run": "/run",
@@ -253,6 +269,11 @@ class Launcher:
         self.users: dict[str, set[int]] = {}
         """Snapshot -> sandboxes that stand on it: its files stay until the last of them has ended."""
         self.dropped: set[str] = set()
+        self.observer: socket.socket | None = None
+        """To the process that observes, once there is one."""
+        self.observer_pid = 0
+        self.observed: set[int] = set()
+        """Sandboxes that may not live without it."""
         self.privileged = False
         # far from ids that people, systemd or containers use
         self.first_id = 2_000_000_000 + int.from_bytes(os.urandom(2), "little") % 2000 * 65536
@@ -272,7 +293,7 @@ class Launcher:
         _linux.mount(None, "/", None, _linux.MS_REC | _linux.MS_PRIVATE)
         stage = "/sys"  # there everywhere, and nothing that sandboxes are to see lies below; groups are held by descriptors
         _linux.mount("tmpfs", stage, "tmpfs", _TEMPORARY, "size=1m,mode=755")
-        for name in ("box", "store", "proc", "old"):
+        for name in ("box", "store", "disk", "proc", "old"):
             os.mkdir(f"{stage}/{name}")
         _linux.mount("tmpfs", stage + "/store", "tmpfs", _TEMPORARY, "mode=755")
         paths = build_root(stage + "/box", setup["packages"])
@@ -315,7 +336,10 @@ class Launcher:
         parent = os.getppid()
         while True:
             # children that the host forked may hold its end open: that it has died is seen by this process's new parent
-            if not select.select([self.host], [], [], 2.0)[0]:
+            ready = select.select([self.host] if self.observer is None else [self.host, self.observer], [], [], 2.0)[0]
+            if self.observer in ready:  # it never says anything: it is gone
+                self.do_rest({}, [])
+            if self.host not in ready:
                 if os.getppid() != parent:
                     return
                 continue
@@ -338,23 +362,36 @@ class Launcher:
         self.made += 1
         number, spec, store = self.made, request["spec"], request["store"]
         flags = _linux.NEWUSER | _linux.NEWNS | _linux.NEWPID | _linux.NEWNET | _linux.NEWIPC | _linux.NEWUTS | _linux.NEWCGROUP
+        more = iter(fds[1:])  # in this order, each only where it is said
+        events = next(more) if spec["observed"] else -1
+        disk = self._mount_disk(spec, number, next(more)) if spec["on_disk"] else ""
         gate_read, gate_write = os.pipe()
+        observer = self._observer() if spec["observed"] else None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if observer else (None, None)
         lower = None if store is None else f"/store/{store}"
         owner = self.stores[store] if store is not None else self.first_id + 2 * number
         pid = _linux.clone(flags)
         if pid == 0:
+            hand = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 10) if theirs else -1
             channel = os.dup2(fds[0], 3) if fds[0] != 3 else 3
             gate = os.dup2(gate_read, 4)
-            os.closerange(5, 1 << 20)
+            if theirs:
+                hand = os.dup2(hand, 5, inheritable=False)
+            os.closerange(6 if theirs else 5, 1 << 20)
             go = os.read(gate, 1)
             os.close(gate)
             if not go:
                 os._exit(1)
-            become_sandbox(channel, spec, lower, self.plan)
+            become_sandbox(channel, spec, lower, self.plan, disk, hand)
         self.boxes[number] = pid
         if store is not None:
             self.users[store].add(number)
         try:
+            if ours and theirs and observer:
+                with ours, theirs:
+                    message = {"pid": pid, "protected": spec["protected"]}
+                    socket.send_fds(observer, [json.dumps(message).encode()], [events, ours.fileno()])
+                self.observed.add(number)
             if self.privileged:
                 _map_ids(f"/proc/{pid}", f"{AGENT} {owner} 1", f"{AGENT} {owner} 1")
             else:
@@ -369,15 +406,34 @@ class Launcher:
         finally:
             os.close(gate_read)
             os.close(gate_write)
+            if disk:  # the sandbox has a mount of its own by now: the file system is gone with that
+                _linux.umount(disk)
         return {"number": number, "pid": pid, "oom": seen}
+
+    def _mount_disk(self, spec: dict[str, Any], number: int, device: int) -> str:
+        """Where a file system of the host's disk is mounted, with folders that belong to a sandbox's user."""
+        place, owner = f"/disk/{number}", self.first_id + 2 * number
+        os.mkdir(place)
+        try:
+            _linux.mount_disk(device, place, spec["disk"], spec["inodes"] + len(self.plan.folders))
+            os.chown(place, owner, owner)
+        except OSError:
+            with contextlib.suppress(OSError):
+                _linux.umount(place)
+            os.rmdir(place)
+            raise
+        return place
 
     def do_kill(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Ends a sandbox and waits until nothing of it is left."""
         number = request["number"]
         pid = self.boxes.pop(number, 0)
+        self.observed.discard(number)
         if pid > 0:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+        with contextlib.suppress(OSError):  # not before: to remove a folder takes away what others have mounted there
+            os.rmdir(f"/disk/{number}")
         answer = self.do_oom(request, fds)
         name = self.names.pop(number, None)
         if name is not None:
@@ -386,6 +442,30 @@ class Launcher:
             users.discard(number)
             self._remove_if_unused(store)
         return answer
+
+    def _observer(self) -> socket.socket:
+        """The process that observes, started when it is first needed."""
+        if self.observer is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.observer_pid = _linux.clone()
+            if self.observer_pid == 0:
+                _observer.become(theirs)
+            theirs.close()
+            self.observer = ours
+        return self.observer
+
+    def do_rest(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Ends the process that observes, and what it observes: that may not go on unseen."""
+        if self.observer is not None:
+            self.observer.close()
+            self.observer = None
+            for number in self.observed:
+                if self.boxes.get(number, 0) > 0:
+                    os.kill(self.boxes[number], signal.SIGKILL)
+            self.observed.clear()
+            os.kill(self.observer_pid, signal.SIGKILL)
+            os.waitpid(self.observer_pid, 0)
+        return {}
 
     def do_oom(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """How many of its processes the kernel killed for want of memory."""
@@ -449,6 +529,7 @@ class Launcher:
         """Ends every sandbox."""
         for number in list(self.boxes):
             self.do_kill({"number": number}, [])
+        self.do_rest({}, [])
         self.groups.close()
 
 

@@ -68,6 +68,38 @@ for _row in _TABLE.replace("\n", " ").split(";"):
         if _number != "-":
             NUMBERS[_machine][_name] = int(_number)
 
+_REFUSED = """
+_sysctl 156 -; acct 163 89; add_key 248 217; adjtimex 159 171; afs_syscall 183 -; bpf 321 280; chroot 161 51; clock_adjtime
+305 266; clock_settime 227 112; create_module 174 -; delete_module 176 106; epoll_wait_old 215 -; fanotify_init 300 262;
+fanotify_mark 301 263; finit_module 313 273; fsconfig 431 431; fsmount 432 432; fsopen 430 430; fspick 433 433;
+get_kernel_syms 177 -; get_mempolicy 239 236; getpmsg 181 -; init_module 175 105; io_uring_enter 426 426; io_uring_register
+427 427; io_uring_setup 425 425; ioperm 173 -; iopl 172 -; kcmp 312 272; kexec_file_load 320 294; kexec_load 246 104; keyctl
+250 219; lookup_dcookie 212 18; mbind 237 235; memfd_secret 447 447; migrate_pages 256 238; modify_ldt 154 -; mount 165 40;
+mount_setattr 442 442; move_mount 429 429; move_pages 279 239; name_to_handle_at 303 264; nfsservctl 180 42;
+open_by_handle_at 304 265; open_tree 428 428; perf_event_open 298 241; pidfd_getfd 438 438; pivot_root 155 41;
+process_madvise 440 440; process_vm_readv 310 270; process_vm_writev 311 271; ptrace 101 117; putpmsg 182 -; query_module 178
+-; quotactl 179 60; quotactl_fd 443 443; reboot 169 142; request_key 249 218; security 185 -; set_mempolicy 238 237;
+set_mempolicy_home_node 450 450; setdomainname 171 162; sethostname 170 161; setns 308 268; settimeofday 164 170; swapoff 168
+225; swapon 167 224; sysfs 139 -; syslog 103 116; tuxcall 184 -; umount2 166 39; unshare 272 97; uselib
+134 -; userfaultfd 323 282; ustat 136 -; vhangup 153 58; vmsplice 278 75; vserver 236 -
+"""
+"""NAME x86_64 aarch64 of what is refused, only to be named in events: whatever is on neither list is refused too."""
+
+REFUSED: dict[str, dict[int, str]] = {"x86_64": {}, "aarch64": {}}
+"""Machine -> number -> name of everything that is refused and has a name."""
+for _row in _REFUSED.replace("\n", " ").split(";"):
+    _name, _x86, _arm = _row.split()
+    for _machine, _number in (("x86_64", _x86), ("aarch64", _arm)):
+        if _number != "-":
+            REFUSED[_machine][int(_number)] = _name
+
+CONTINUED = (
+    *("bind", "connect", "execve", "execveat", "kill", "pidfd_open", "pidfd_send_signal", "prctl", "rt_sigqueueinfo"),
+    *("rt_tgsigqueueinfo", "sendmmsg", "sendmsg", "sendto", "tgkill", "tkill"),
+)
+"""What an observer lets go on after it has looked. All of them are allowed without one too, whatever their arguments: what
+it sees in memory may be changed behind its back, so nothing may hang on it. It refuses everything else that it is told of."""
+
 CONDITIONAL = ("clone", "clone3", "ioctl", "mknod", "mknodat", "personality", "socket")
 
 UNACCOUNTED = ("memfd_create", "shmget")
@@ -83,7 +115,9 @@ _PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)  # what Linux programs ask
 _TTY_INJECTION = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into the terminal of whoever started us
 
 _EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x50000
+_ALLOW, _KILL, _ERRNO, _NOTIFY = 0x7FFF0000, 0x80000000, 0x50000, 0x7FC00000
+X32 = 1 << 30
+_SET_DUMPABLE, _NEW_LISTENER = 4, 8
 
 _LOAD, _JEQ, _JGE, _JSET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _Instruction = tuple[int, int, int, int]
@@ -100,33 +134,36 @@ def _ranges(numbers: set[int]) -> list[tuple[int, int]]:
     return out
 
 
-def _search(ranges: list[tuple[int, int]]) -> list[_Instruction]:
-    """A binary search over ranges: the accumulator holds the number, allowed where it lies in one, else EPERM."""
+def _search(ranges: list[tuple[int, int]], refusal: int) -> list[_Instruction]:
+    """A binary search over ranges: the accumulator holds the number, allowed where it lies in one, else refused."""
     if not ranges:
-        return [(_RETURN, 0, 0, _ERRNO | _EPERM)]
+        return [(_RETURN, 0, 0, refusal)]
     if len(ranges) == 1:
         first, last = ranges[0]
         return [
             (_JGE, 0, 2, first),
             (_JGE, 1, 0, last + 1),
             (_RETURN, 0, 0, _ALLOW),
-            (_RETURN, 0, 0, _ERRNO | _EPERM),
+            (_RETURN, 0, 0, refusal),
         ]
     middle = len(ranges) // 2
-    left, right = _search(ranges[:middle]), _search(ranges[middle:])
+    left, right = _search(ranges[:middle], refusal), _search(ranges[middle:], refusal)
     if len(left) < 256:
         return [(_JGE, len(left), 0, ranges[middle][0]), *left, *right]
     # conditional jumps reach 255 instructions, an unconditional one any number
     return [(_JGE, 0, 1, ranges[middle][0]), (0x05, 0, 0, len(left)), *left, *right]
 
 
-def program(machine: str, *, accounted: bool) -> bytes:
+def program(machine: str, *, accounted: bool, observed: bool = False) -> bytes:
     """The filter for one kind of processor, as ``struct sock_filter[]``.
 
     Args:
         machine: ``x86_64`` or ``aarch64``.
         accounted: a control group counts all memory; otherwise `UNACCOUNTED` is refused.
+        observed: what is refused, and what says what a program is up to, is told to an observer (seccomp's user
+            notification) which answers it. Where there is none any more the kernel answers ENOSYS: nothing more is allowed.
     """
+    refusal = _NOTIFY if observed else _ERRNO | _EPERM
     numbers = NUMBERS[machine]
     code: list[_Instruction] = []
 
@@ -143,36 +180,54 @@ def program(machine: str, *, accounted: bool) -> bytes:
 
     def one_of(values: tuple[int, ...], otherwise: int) -> list[_Instruction]:
         tests = [(_JEQ, len(values) - i, 0, v) for i, v in enumerate(values)]
-        return [*tests, (_RETURN, 0, 0, _ERRNO | otherwise), (_RETURN, 0, 0, _ALLOW)]
+        return [*tests, (_RETURN, 0, 0, otherwise), (_RETURN, 0, 0, _ALLOW)]
 
     code.append((_LOAD, 0, 0, 4))
     code.append((_JEQ, 1, 0, _AUDIT[machine]))
     back(_KILL)  # a 32-bit call from a 64-bit process: its numbers mean other things
     code.append((_LOAD, 0, 0, 0))
+    if observed:  # nothing innocent enters the kernel this way
+        code.append((_JSET, 0, 1, X32))
+        back(_NOTIFY)
     code.append((_JGE, 0, 1, _NEWEST + 1))  # x32 calls too: their numbers start at 2**30
     back(_ERRNO | _ENOSYS)
     when("clone3", [(_RETURN, 0, 0, _ERRNO | _ENOSYS)])  # its flags lie in memory; C libraries fall back to clone
     when(
         "clone",
-        [(_LOAD, 0, 0, 16), (_JSET, 0, 1, _NAMESPACES), (_RETURN, 0, 0, _ERRNO | _EPERM), (_RETURN, 0, 0, _ALLOW)],
+        [(_LOAD, 0, 0, 16), (_JSET, 0, 1, _NAMESPACES), (_RETURN, 0, 0, refusal), (_RETURN, 0, 0, _ALLOW)],
     )
-    when("socket", [(_LOAD, 0, 0, 16), *one_of(_FAMILIES, _EAFNOSUPPORT)])
-    when("personality", [(_LOAD, 0, 0, 16), *one_of(_PERSONALITIES, _EPERM)])
+    when("socket", [(_LOAD, 0, 0, 16), *one_of(_FAMILIES, _NOTIFY if observed else _ERRNO | _EAFNOSUPPORT)])
+    when("personality", [(_LOAD, 0, 0, 16), *one_of(_PERSONALITIES, refusal)])
     when(
         "ioctl",
         [
             (_LOAD, 0, 0, 24),
             (_JEQ, 1, 0, _TTY_INJECTION[0]),
             (_JEQ, 0, 1, _TTY_INJECTION[1]),
-            (_RETURN, 0, 0, _ERRNO | _EPERM),
+            (_RETURN, 0, 0, refusal),
             (_RETURN, 0, 0, _ALLOW),
         ],
     )
     for name, index in (("mknod", 1), ("mknodat", 2)):  # pipes, sockets and files, never devices
         kinds = (0, 0x1000, 0x8000, 0xC000)
-        when(name, [(_LOAD, 0, 0, 16 + 8 * index), (_AND, 0, 0, 0xF000), *one_of(kinds, _EPERM)])
-    plain = {n for name, n in numbers.items() if name not in CONDITIONAL and (accounted or name not in UNACCOUNTED)}
-    code.extend(_search(_ranges(plain)))
+        when(name, [(_LOAD, 0, 0, 16 + 8 * index), (_AND, 0, 0, 0xF000), *one_of(kinds, refusal)])
+    watched: tuple[str, ...] = ()
+    if observed:
+        look, go = (_RETURN, 0, 0, _NOTIFY), (_RETURN, 0, 0, _ALLOW)
+        watched = ("seccomp", *CONTINUED)
+        for name in ("execve", "execveat", "connect", "bind", "sendmsg", "sendmmsg", "pidfd_send_signal"):
+            when(name, [look])
+        # with an address: the pointer has two halves
+        when("sendto", [(_LOAD, 0, 0, 48), (_JEQ, 0, 2, 0), (_LOAD, 0, 0, 52), (_JEQ, 1, 0, 0), look, go])
+        for name in ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open"):
+            when(name, [(_LOAD, 0, 0, 16), (_JEQ, 0, 1, 1), look, go])
+        when("prctl", [(_LOAD, 0, 0, 16), (_JEQ, 0, 3, _SET_DUMPABLE), (_LOAD, 0, 0, 24), (_JEQ, 0, 1, 0), look, go])
+        # Whoever has a listener of his own may answer what this filter asks. The kernel allows one per process as long as it
+        # lives; that there is none after the observer's death either is the work of this rule.
+        when("seccomp", [(_LOAD, 0, 0, 24), (_JSET, 0, 1, _NEW_LISTENER), look, go])
+    special = (*CONDITIONAL, *watched)
+    plain = {n for name, n in numbers.items() if name not in special and (accounted or name not in UNACCOUNTED)}
+    code.extend(_search(_ranges(plain), refusal))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 

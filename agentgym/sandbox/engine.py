@@ -17,39 +17,24 @@ import json
 import os
 import select
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from agentgym.errors import UsageError
 from agentgym.sandbox import _guest, _seccomp
-from agentgym.sandbox._channel import Channel, ClosedError, LateError
-from agentgym.sandbox._client import GuestSandbox, KeptSnapshot
+from agentgym.sandbox._backend import GuestBackend, await_guest, environment, filled, kept
+from agentgym.sandbox._channel import Channel
+from agentgym.sandbox._client import Box
 from agentgym.sandbox.protocol import (
     Capabilities,
     SandboxError,
     SandboxSpec,
     SandboxUnavailableError,
     Snapshot,
-    check_spec,
 )
 
 DEFAULT_IMAGE = "python:3.12-slim"
-_READY_S = 60.0
-_BOOT = """
-import sys
-source = b""
-while len(source) < int(sys.argv[1]):
-    source += sys.stdin.buffer.raw.read(int(sys.argv[1]) - len(source))
-import json, types
-guest = types.ModuleType("_guest")
-sys.modules["_guest"] = guest
-exec(compile(source, "_guest.py", "exec"), guest.__dict__)
-guest.serve_container(json.loads(sys.argv[2]))
-"""
 
 
 class _Attached:
@@ -121,6 +106,7 @@ class _Box:
         self._api = api
         self._owner = os.getpid()
         self._id = ""
+        self._stream: _Attached | None = None
         limits = spec.limits
         source = Path(_guest.__file__).read_bytes()
         config = {
@@ -174,43 +160,29 @@ class _Box:
             log_config={"Type": "none", "Config": {}},
             auto_remove=True,
         )
-        env = {
-            "HOME": "/workspace",
-            "USER": "agent",
-            "LANG": "C.UTF-8",
-            "LC_ALL": "C.UTF-8",
-            "TMPDIR": "/tmp",
-            "TERM": "dumb",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            **spec.env,
-        }
         try:
             # no working_dir: the engine would make the folder as root, and its mode would win over the tmpfs option
             self._id = api.create_container(
                 image,
-                ["python3", "-I", "-u", "-c", _BOOT, str(len(source)), json.dumps(config)],
+                ["python3", "-I", "-u", "-c", _guest.BOOT, str(len(source)), json.dumps(config)],
                 stdin_open=True,
                 user="65534:65534",
                 hostname="sandbox",
-                environment=env,
+                environment=environment(spec),
                 host_config=host,
                 labels={"agentgym": "sandbox"},
             )["Id"]
             attached = api.attach_socket(self._id, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-            self._stream = _Attached(attached)
+            self._stream = stream = _Attached(attached)
             api.start(self._id)
-            self._stream.send(source)
-            self.channel = Channel(self._stream)
-            reply, _ = self.channel.wait(0, time.monotonic() + _READY_S)
-            if reply.error is not None:
-                raise SandboxError(f"the container did not start: {reply.error}")
-        except (ClosedError, LateError):
+            stream.send(source)
+            self.channel = Channel(stream)
+            await_guest(self.channel, "the container")
+        except BaseException as e:
             self.kill()
-            why = bytes(self._stream.errors).decode(errors="replace").strip()
-            raise SandboxError(f"the container did not start: {why or 'no answer'}") from None
-        except BaseException:
-            self.kill()
+            why = bytes(self._stream.errors).decode(errors="replace").strip() if self._stream is not None else ""
+            if isinstance(e, SandboxError) and why:
+                raise SandboxError(f"{e}: {why}") from None
             raise
 
     def ran_out_of_memory(self) -> bool:
@@ -234,7 +206,7 @@ class _Box:
         return memory
 
 
-class DockerBackend:
+class DockerBackend(GuestBackend):
     """Makes sandboxes as containers.
 
     Args:
@@ -246,14 +218,13 @@ class DockerBackend:
     name = "docker"
 
     def __init__(self, image: str | None = None, base_url: str | None = None, packages: Sequence[str] = ()) -> None:
+        super().__init__()
         self._image = image or os.environ.get("AGENTGYM_DOCKER_IMAGE") or DEFAULT_IMAGE
         self._url = base_url
         self._preimport = tuple(packages)
-        self._lock = threading.RLock()
         self._api: Any = None
         self._seccomp = False
         self._can: Capabilities | None = None
-        self._open: set[GuestSandbox] = set()
 
     def _connect(self) -> Any:
         """The engine's API, held to it being there."""
@@ -319,63 +290,21 @@ class DockerBackend:
             self._can = can
             return can
 
-    def create(self, spec: SandboxSpec | None = None, snapshot: Snapshot | None = None) -> GuestSandbox:
-        """A new sandbox.
-
-        Raises:
-            UsageError: the spec asks for what cannot be enforced.
-            SandboxUnavailableError: there is no engine or no image.
-        """
-        spec = spec or SandboxSpec()
-        check_spec(spec, self.capabilities())
-        return GuestSandbox(self, spec, snapshot)
-
-    def make_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> _Box:
+    def make_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> Box:
         """Starts an instance, the files of a snapshot copied in."""
-        if snapshot is not None and not isinstance(snapshot, KeptSnapshot):
-            raise UsageError(f"{type(snapshot).__name__} is no snapshot of this backend")
+        kept(snapshot)
         try:
             box = _Box(self._connect(), self._image, spec, self._seccomp, self._preimport)
         except SandboxError:
             raise
         except Exception as e:
             raise SandboxError(f"no container could be made: {e}") from None
-        try:
-            for entries, data in snapshot.frames if snapshot is not None else ():
-                reply, _ = next(box.channel.ask({"do": "fill", "entries": entries}, data, _READY_S))
-                if reply.error is not None:
-                    raise SandboxError(f"a snapshot could not be copied into a container: {reply.error}")
-        except BaseException as e:
-            box.channel.close()
-            box.kill()
-            if isinstance(e, (ClosedError, LateError)):
-                raise SandboxError("a snapshot could not be copied into a container") from None
-            raise
-        return box
-
-    def adopt(self, sandbox: GuestSandbox) -> None:
-        """To be closed with the backend."""
-        with self._lock:
-            self._open.add(sandbox)
-
-    def forget(self, sandbox: GuestSandbox) -> None:
-        """It is closed."""
-        with self._lock:
-            self._open.discard(sandbox)
+        return filled(box, snapshot)
 
     def close(self) -> None:
         """Ends everything that it made."""
-        with self._lock:
-            sandboxes = list(self._open)
-        for sandbox in sandboxes:
-            sandbox.close()
+        super().close()
         with self._lock:
             api, self._api = self._api, None
         if api is not None:
             api.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()

@@ -16,27 +16,43 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from agentgym.errors import UsageError
-from agentgym.sandbox import _guest
+from agentgym.sandbox import _disk, _guest
+from agentgym.sandbox._backend import READY_S, GuestBackend, await_guest, environment, filled, kept
 from agentgym.sandbox._channel import Channel, ClosedError, LateError, SocketStream
 from agentgym.sandbox._client import GuestSandbox, KeptSnapshot
+from agentgym.sandbox._events import Feed, FeedLostError
 from agentgym.sandbox.protocol import (
     Capabilities,
+    Limits,
     SandboxError,
     SandboxSpec,
     SandboxUnavailableError,
     Snapshot,
-    check_spec,
 )
 
 _START_S = 60.0
-_READY_S = 30.0
+
+
+_ONE_OF_EACH = b"""
+import os, socket, time
+open("f", "w").close()
+for call, *arguments in (
+    (os.kill, 1, 0),
+    (socket.socket().connect, ("127.0.0.1", 9)),
+    (time.clock_settime, 0, 0),
+    (os.chroot, "/"),
+    (os.execv, "/bin/true", ["true"]),
+):
+    try:
+        call(*arguments)
+    except OSError:
+        pass
+"""
 
 
 class LauncherError(Exception):
@@ -131,19 +147,7 @@ class _Box:
         limits = spec.limits
         self.launcher = launcher
         ours, theirs = socket.socketpair()
-        env = {
-            "PATH": path,
-            "HOME": "/workspace",
-            "USER": "agent",
-            "LOGNAME": "agent",
-            "LANG": "C.UTF-8",
-            "LC_ALL": "C.UTF-8",
-            "TMPDIR": "/tmp",
-            "TERM": "dumb",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            **spec.env,
-        }
+        env = {"PATH": path, **environment(spec)}
         asked = {
             "memory": limits.memory,
             "pids": limits.pids,
@@ -153,27 +157,51 @@ class _Box:
             "open_files": limits.open_files,
             "address_space": limits.address_space or 2 * limits.memory + (512 << 20),
             "env": env,
+            "observed": spec.events,
+            "protected": list(spec.protected),
+            "on_disk": limits.disk > limits.memory,
         }
-        with theirs:
+        disk = -1
+        self.feed: Feed | None = None
+        told, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if spec.events else (None, None)
+        with theirs, tells or contextlib.nullcontext():
             try:
-                made = launcher.ask({"do": "create", "spec": asked, "store": store}, [theirs.fileno()])
+                given = [theirs.fileno()]
+                if tells is not None:
+                    given.append(tells.fileno())
+                if asked["on_disk"]:
+                    disk = _disk.make(limits.disk, limits.inodes)
+                    given.append(disk)
+                made = launcher.ask({"do": "create", "spec": asked, "store": store}, given)
             except BaseException:
                 ours.close()
+                if told is not None:
+                    told.close()
                 raise
+            finally:
+                if disk >= 0:
+                    os.close(disk)
+        if told is not None:
+            self.feed = Feed(told)
         self._number: int = made["number"]
         self._seen: int = made["oom"]
         self.pid: int = made["pid"]
         self.channel = Channel(SocketStream(ours))
         try:
-            reply, _ = self.channel.wait(0, time.monotonic() + _READY_S)
-        except (ClosedError, LateError) as e:
+            await_guest(self.channel, "the sandbox")
+        except BaseException as e:
             self.channel.close()
             self.kill()
-            raise LauncherError("the sandbox did not start" + (" in time" if isinstance(e, LateError) else "")) from None
-        if reply.error is not None:
-            self.channel.close()
-            self.kill()
-            raise LauncherError(reply.error)
+            if isinstance(e, SandboxError):
+                raise LauncherError(str(e)) from None
+            raise
+        if self.feed is not None and store is not None:
+            try:
+                self.feed.manifest(quiet=True)
+            except FeedLostError as e:
+                self.channel.close()
+                self.kill()
+                raise LauncherError(str(e)) from None
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel killed something in it since the last question."""
@@ -186,6 +214,8 @@ class _Box:
 
     def kill(self) -> bool:
         """Ends it from outside."""
+        if self.feed is not None:
+            self.feed.close()
         if self.launcher.owner != os.getpid():
             return False
         try:
@@ -270,7 +300,7 @@ def _discard(boxes: list[_Box]) -> None:
         box.kill()
 
 
-class NamespaceBackend:
+class NamespaceBackend(GuestBackend):
     """Makes sandboxes out of Linux namespaces.
 
     Args:
@@ -285,12 +315,13 @@ class NamespaceBackend:
     def __init__(
         self, packages: Sequence[str] = ("numpy", "sympy"), preimport: Sequence[str] | None = None, *, spare: int = 0
     ) -> None:
+        super().__init__()
         self._packages = tuple(packages)
         self._preimport = tuple(packages if preimport is None else preimport)
-        self._lock = threading.RLock()
         self._launcher: Launcher | None = None
         self._can: Capabilities | None = None
-        self._open: set[GuestSandbox] = set()
+        self._unobserved = ""
+        """Why nothing can be observed here."""
         self._closed = False
         self._spares = _Spares(spare, lambda spec: self._new_box(spec, None))
 
@@ -311,7 +342,7 @@ class NamespaceBackend:
                     return known
                 known.close()
             if sys.platform != "linux":
-                raise SandboxUnavailableError(_elsewhere())
+                raise SandboxUnavailableError(elsewhere("the built-in sandbox"))
             try:
                 self._launcher = Launcher(shown_packages(self._packages), self._preimport)
             except LauncherError as e:
@@ -346,11 +377,59 @@ class NamespaceBackend:
                     no_network=True,
                     seccomp=True,
                     own_user=told["privileged"],
+                    disk_backed=told["privileged"] and self._disk_backed(launcher, path),
                     landlock=told["landlock"],
                     snapshot="overlay",
+                    events=self._observes(launcher, path),
                     packages=self._packages,
                 )
             return self._can
+
+    def _observes(self, launcher: Launcher, path: str) -> tuple[str, ...]:
+        """Families of events that really arrive here: of a sandbox in which something of each is done."""
+        try:
+            box = _Box(launcher, SandboxSpec(events=True, protected=("f",)), None, path)
+        except LauncherError as e:
+            self._unobserved = str(e)
+            return ()
+        request = {
+            "do": "exec",
+            "lang": "python",
+            "argv": [],
+            "script": len(_ONE_OF_EACH),
+            "cwd": None,
+            "env": {},
+            "cpu_s": None,
+        }
+        request |= {"timeout": READY_S, "keep": 0, "most": 1 << 20}
+        kinds = set()
+        try:
+            next(box.channel.ask(request, _ONE_OF_EACH, READY_S))
+            if box.feed is not None:
+                box.feed.manifest()
+                kinds = {event.kind.partition(".")[0] for event in box.feed.take()}
+        except (ClosedError, LateError, FeedLostError) as e:
+            self._unobserved = f"{type(e).__name__} {e}"
+        finally:
+            box.channel.close()
+            box.kill()
+            with contextlib.suppress(LauncherError):
+                launcher.ask({"do": "rest"})  # whoever asks for no events has no observer
+        return tuple(sorted(kinds - {"events"}))
+
+    @staticmethod
+    def _disk_backed(launcher: Launcher, path: str) -> bool:
+        """Whether files can lie on disk, found out by letting them."""
+        if _disk.why_not():
+            return False
+        limits = Limits(memory=16 << 20, disk=17 << 20, inodes=16, address_space=4 << 30)
+        try:
+            box = _Box(launcher, SandboxSpec(limits=limits), None, path)
+        except (LauncherError, SandboxError):
+            return False
+        box.channel.close()
+        box.kill()
+        return True
 
     @staticmethod
     def _path(launcher: Launcher) -> str:
@@ -366,9 +445,12 @@ class NamespaceBackend:
             UsageError: the spec asks for what cannot be enforced.
             SandboxUnavailableError: this machine does not allow it.
         """
-        spec = spec or SandboxSpec()
-        check_spec(spec, self.capabilities())
-        return GuestSandbox(self, spec, snapshot)
+        try:
+            return super().create(spec, snapshot)
+        except UsageError as e:
+            if spec is not None and spec.events and not self.capabilities().events:
+                raise UsageError(f"{e} Cause: {self._unobserved}. Linux 5.9 or newer is needed.") from None
+            raise
 
     def make_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> _Box:
         """An instance: one that is ready, or a new one."""
@@ -377,27 +459,29 @@ class NamespaceBackend:
 
     def _new_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> _Box:
         launcher = self.launcher()
+        on_disk = spec.limits.disk > spec.limits.memory
         try:
-            return _Box(launcher, spec, self._store(launcher, snapshot), self._path(launcher))
+            # what is on disk is large: it is copied there, and not laid out in memory for all who may start from it
+            box = _Box(launcher, spec, None if on_disk else self._store(launcher, snapshot), self._path(launcher))
         except LauncherError as e:
             raise SandboxError(f"no sandbox could be made: {e}") from None
+        return filled(box, snapshot) if on_disk else box
 
     def _store(self, launcher: Launcher, snapshot: Snapshot | None) -> str | None:
         """Where the launcher has a snapshot laid out; done once for each."""
-        if snapshot is None:
+        files = kept(snapshot)
+        if files is None:
             return None
-        if not isinstance(snapshot, KeptSnapshot):
-            raise UsageError(f"{type(snapshot).__name__} is no snapshot of this backend")
         with self._lock:
-            known = snapshot.places.get(launcher)
+            known = files.places.get(launcher)
             if known is None:
-                name = self._lay_out(launcher, snapshot)
+                name = self._lay_out(launcher, files)
 
                 def free() -> None:
                     with contextlib.suppress(LauncherError):
                         launcher.ask({"do": "drop", "store": name})
 
-                known = snapshot.places[launcher] = (name, free)
+                known = files.places[launcher] = (name, free)
         return str(known[0])
 
     @staticmethod
@@ -412,34 +496,15 @@ class NamespaceBackend:
             f.flush()
             return str(launcher.ask({"do": "store"}, [f.fileno()])["store"])
 
-    def adopt(self, sandbox: GuestSandbox) -> None:
-        """To be closed with the backend."""
-        with self._lock:
-            self._open.add(sandbox)
-
-    def forget(self, sandbox: GuestSandbox) -> None:
-        """It is closed."""
-        with self._lock:
-            self._open.discard(sandbox)
-
     def close(self) -> None:
         """Ends everything that it made."""
         self._spares.close()
         with self._lock:
             self._closed = True
             launcher, self._launcher = self._launcher, None
-            sandboxes = list(self._open)
-        if launcher is None:
-            return
-        for sandbox in sandboxes:
-            sandbox.close()
-        launcher.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        super().close()
+        if launcher is not None:
+            launcher.close()
 
 
 def shown_packages(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -476,9 +541,10 @@ def shown_packages(names: Sequence[str]) -> list[tuple[str, str]]:
     return [(path, name) for name, path in sorted(shown.items())]
 
 
-def _elsewhere() -> str:
+def elsewhere(what: str) -> str:
+    """Why a backend that needs Linux cannot work on this system, and what to do."""
     return (
-        f"the built-in sandbox needs Linux, and this is {sys.platform}: use a container engine (backend 'docker': "
+        f"{what} needs Linux, and this is {sys.platform}: use a container engine (backend 'docker': "
         "pip install 'agentgym-harness[docker]' and start Docker). The unsafe backend does not hold anything in; "
         "it has to be asked for by name and flag."
     )
@@ -486,6 +552,11 @@ def _elsewhere() -> str:
 
 def _instructions(cause: str) -> str:
     """Why the backend cannot work here and what to do about it."""
+    return f"the built-in sandbox cannot work here: {cause}. What to do: {steps_to_namespaces()}"
+
+
+def steps_to_namespaces() -> str:
+    """What to change on this machine so that it lets programs make namespaces."""
     advice = []
 
     def setting(name: str) -> str:
@@ -497,7 +568,9 @@ def _instructions(cause: str) -> str:
     if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" and os.getuid() != 0:
         advice.append(
             "this system lets only programs that AppArmor knows use user namespaces: "
-            "`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` (or an AppArmor profile with `userns,` for Python)"
+            "`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` (or an AppArmor profile with `userns,` for Python), "
+            "or install bubblewrap with its profile bwrap-userns-restrict (`sudo apt install bubblewrap apparmor-profiles`), "
+            "for the backend 'bwrap'"
         )
     if setting("kernel/unprivileged_userns_clone") == "0":
         advice.append("user namespaces are off for plain users: `sudo sysctl kernel.unprivileged_userns_clone=1`")
@@ -511,4 +584,4 @@ def _instructions(cause: str) -> str:
     if not advice:
         advice.append("the kernel must allow user, mount, pid and network namespaces (Linux 5.14 or newer), as root or not")
     steps = "; or ".join([*advice, "use a container engine: backend 'docker'"])
-    return f"the built-in sandbox cannot work here: {cause}. What to do: {steps}. Untrusted code is not run without a sandbox."
+    return f"{steps}. Untrusted code is not run without a sandbox."

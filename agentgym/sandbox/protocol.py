@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import msgspec
 
 from agentgym.errors import AgentGymError, InfrastructureError, UsageError
+from agentgym.trajectory import Event
 
 Language = Literal["python", "bash"]
 
@@ -61,7 +62,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pids: int = 64
     """Processes and threads at once."""
     disk: int = 64 << 20
-    """Bytes of all files together, in the workspace, /tmp and /dev/shm."""
+    """Bytes of all files together, in the workspace, /tmp and /dev/shm. Files lie in memory and count there too, unless this
+    is above `memory`: then they lie on the machine's disk (`Capabilities.disk_backed`)."""
     inodes: int = 8192
     """Files and folders together, everywhere that can be written."""
     open_files: int = 256
@@ -88,6 +90,18 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Environment variables besides the few that every sandbox has. Nothing of the host's environment is handed on."""
     require: tuple[str, ...] = ()
     """Names of `Capabilities` that must hold, e.g. ``("memory_total", "seccomp")``."""
+    events: bool = False
+    """Whether what the code does is observed from outside: `Sandbox.events`. Without it nothing is, at no cost."""
+    protected: tuple[str, ...] = ()
+    """Patterns of workspace paths that the code has no business to change, e.g. ``("tests/**", "*.lock")``: ``*`` and ``?``
+    within a name, ``**`` for any folders; a folder stands for all that is in it. They are watched, not write-protected."""
+
+    def __post_init__(self) -> None:
+        if self.protected and not self.events:
+            raise UsageError("a sandbox spec names protected paths, but does not ask to be observed: add events=True")
+        for pattern in self.protected:
+            if not pattern.strip("/") or pattern.startswith("/") or ".." in pattern.split("/"):
+                raise UsageError(f"protected path {pattern!r}: give a pattern relative to the workspace, without '..'")
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,18 +116,22 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `Limits.cpus` can be asked for."""
     pids: bool
     disk: bool
-    inodes: bool
+    inodes: bool | Literal["watched"]
+    """Whether the number of files is held: by the kernel; by counting every 10 ms and killing."""
     no_network: bool
     seccomp: bool
     own_user: bool
     """Whether code runs under a user id that nothing else on the machine has."""
+    disk_backed: bool = False
+    """Whether `Limits.disk` may be above `Limits.memory`: files then lie on the machine's disk, bytes and inodes limited all
+    the same."""
     landlock: int = 0
     """Version of Landlock that stands behind the other walls, 0 without."""
     snapshot: Literal["overlay", "copy", ""] = ""
     """How forks get their files: shared until written, or copied."""
     sessions: bool = True
-    events: bool = False
-    """Out-of-band observation of what code does; no backend has it yet."""
+    events: tuple[str, ...] = ()
+    """Families of `SandboxEvent` kinds that are observed when `SandboxSpec.events` asks for it; empty: none can be."""
     packages: tuple[str, ...] = ()
     """Packages that sandboxed Python finds beside the standard library."""
 
@@ -155,6 +173,50 @@ class ExecResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def error_text(self) -> str:
         """`stderr` as text, invalid bytes replaced."""
         return self.stderr.decode(errors="replace")
+
+
+class SandboxEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Something that code in a sandbox did or tried, as seen from outside of its reach.
+
+    Kinds, by family (``docs/security.md`` says which are complete and which a lower bound):
+
+    - ``process.exec``: a program was to be started.
+    - ``network.connect``, ``network.bind``, ``network.send``: an address of the internet was to be used (there is no network);
+      ``network.socket``: a socket of a family that is refused.
+    - ``clock.set``: the clock was to be set.
+    - ``monitor.trace``, ``monitor.signal``, ``monitor.hide``, ``monitor.filter``: looking into other processes, signals to the
+      sandbox's process 1, closing one's own memory to the observer, taking over its notifications.
+    - ``privilege.call``: mounts, namespaces, kernel modules and the like, refused. ``call.refused``: any other that was.
+    - ``file.created``, ``file.changed``, ``file.deleted``, ``file.mode``: see `Sandbox.manifest`; of protected paths at
+      once, and ``file.opened`` (for writing) and ``file.attributes`` too.
+    - ``events.dropped``: more happened than was kept; ``data`` counts it by kind.
+    """
+
+    seq: int
+    """Counts from 1 over everything noticed in this sandbox: a gap is what was dropped."""
+    kind: str
+    resource: str = ""
+    """Program, address, name of the system call, or path in the workspace. Untrusted text."""
+    data: dict[str, Any] = {}
+    """Details, as plain values; texts are cut. Untrusted."""
+    time_s: float = 0.0
+    """Seconds since the sandbox was made, by a clock outside of it."""
+    pid: int = 0
+    """Process id as the code itself sees it; 0 where it is not known, as for files."""
+    run: int = 0
+    """Which `Sandbox.exec` or `Session.run` of this sandbox was under way, from 1; 0 where none was or several were."""
+    protected: bool = False
+    """It concerns a path of `SandboxSpec.protected`."""
+
+    def as_event(self, turn: int) -> Event:
+        """As it is recorded in a trajectory.
+
+        Args:
+            turn: index of the turn in which it happened, -1 before the first.
+        """
+        details = {"seq": self.seq, "time_s": round(self.time_s, 6)}
+        details |= {name: value for name in ("pid", "run", "protected") if (value := getattr(self, name))}
+        return Event(turn, self.kind, "observer", self.resource, {**self.data, **details})
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -293,6 +355,26 @@ class Sandbox(Protocol):
         file is in `Tree.refused`."""
         ...
 
+    def manifest(self) -> dict[str, tuple[str, int]]:
+        """Path -> (sha256, mode) of every file and link in the workspace; ``""`` instead of a hash where one is over a limit.
+
+        Of a link the hash is of where it points. Where events are asked for it is read from outside, files that have not
+        changed since the last time are not read again, and what differs from the last time becomes ``file.*`` events: call it
+        after each turn. The first call sets the state to compare with, as do `put` and a snapshot.
+        """
+        ...
+
+    def events(self, since: int = 0) -> list[SandboxEvent]:
+        """What was noticed, in order, everything up to the end of the last run included. Also after `close`.
+
+        Args:
+            since: the highest `SandboxEvent.seq` that was dealt with; those up to it are forgotten.
+
+        Raises:
+            UsageError: the spec did not ask for events.
+        """
+        ...
+
     def copy_out(self, to: str | Path, *, most_files: int = 2000, most_bytes: int = 64 << 20) -> Tree:
         """Ends all processes, then writes the workspace's plain files into a new folder of the host.
 
@@ -376,9 +458,15 @@ def check_spec(spec: SandboxSpec, can: Capabilities) -> None:
     for name in ("memory_total", "pids", "disk", "inodes"):
         if can.isolation != "none" and not getattr(can, name):
             raise UsageError(f"the sandbox backend {can.backend!r} cannot enforce {name} on this machine")
-    if limits.disk > limits.memory and can.isolation == "namespaces":
+    if limits.disk > limits.memory and can.isolation != "none" and not can.disk_backed:
         raise UsageError(
-            f"a disk limit of {limits.disk} bytes is above the memory limit of {limits.memory}: files are kept in memory here"
+            f"a disk limit of {limits.disk} bytes is above the memory limit of {limits.memory}, and the sandbox backend "
+            f"{can.backend!r} keeps files in memory here: raise `memory`, lower `disk`, or use the backend 'namespace' as root "
+            "on a machine with loop devices and mkfs.ext4, which keeps such files on disk"
+        )
+    if spec.events and not can.events:
+        raise UsageError(
+            f"the sandbox backend {can.backend!r} cannot observe what code does on this machine, and the spec asks for events."
         )
     for name in spec.require:
         if name not in Capabilities.__struct_fields__:

@@ -15,21 +15,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from types import TracebackType
-from typing import Self
 
 from agentgym.errors import UsageError
 from agentgym.sandbox import _guest
-from agentgym.sandbox._channel import Channel, ClosedError, LateError, SocketStream
-from agentgym.sandbox._client import GuestSandbox, KeptSnapshot
+from agentgym.sandbox._backend import GuestBackend, await_guest, filled, kept
+from agentgym.sandbox._channel import Channel, SocketStream
+from agentgym.sandbox._client import Box
 from agentgym.sandbox.protocol import (
     Capabilities,
-    SandboxError,
     SandboxSpec,
     SandboxUnavailableError,
     Snapshot,
-    check_spec,
 )
 
 _BOOT = """
@@ -75,11 +71,11 @@ class _Box:
             )
         self.channel = Channel(SocketStream(ours))
         try:
-            self.channel.wait(0, time.monotonic() + 30)
-        except (ClosedError, LateError):
+            await_guest(self.channel, "the unsafe backend's process")
+        except BaseException:
             self.channel.close()
             self.kill()
-            raise SandboxError("the unsafe backend's process did not start") from None
+            raise
 
     def ran_out_of_memory(self) -> bool:
         """Nobody counts."""
@@ -99,7 +95,7 @@ class _Box:
         return False
 
 
-class UnsafeLocalBackend:
+class UnsafeLocalBackend(GuestBackend):
     """Runs code without holding anything in.
 
     Args:
@@ -119,7 +115,7 @@ class UnsafeLocalBackend:
             )
         if sys.platform != "linux":
             raise SandboxUnavailableError("even the unsafe backend needs Linux so far: use the backend 'docker'")
-        self._open: set[GuestSandbox] = set()
+        super().__init__()
 
     def capabilities(self) -> Capabilities:
         """Nothing is enforced but time and output."""
@@ -137,40 +133,7 @@ class UnsafeLocalBackend:
             snapshot="copy",
         )
 
-    def create(self, spec: SandboxSpec | None = None, snapshot: Snapshot | None = None) -> GuestSandbox:
+    def make_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> Box:
         """A folder and a process; of the spec's limits those of time, output and descriptors hold."""
-        spec = spec or SandboxSpec()
-        check_spec(spec, self.capabilities())
-        return GuestSandbox(self, spec, snapshot)
-
-    def make_box(self, spec: SandboxSpec, snapshot: Snapshot | None) -> _Box:
-        """Starts an instance."""
-        if snapshot is not None and not isinstance(snapshot, KeptSnapshot):
-            raise UsageError(f"{type(snapshot).__name__} is no snapshot of this backend")
-        box = _Box(spec)
-        for entries, data in snapshot.frames if snapshot is not None else ():
-            reply, _ = next(box.channel.ask({"do": "fill", "entries": entries}, data, 30))
-            if reply.error is not None:
-                box.channel.close()
-                box.kill()
-                raise SandboxError(f"a snapshot could not be copied: {reply.error}")
-        return box
-
-    def adopt(self, sandbox: GuestSandbox) -> None:
-        """To be closed with the backend."""
-        self._open.add(sandbox)
-
-    def forget(self, sandbox: GuestSandbox) -> None:
-        """It is closed."""
-        self._open.discard(sandbox)
-
-    def close(self) -> None:
-        """Ends everything that it made."""
-        for sandbox in list(self._open):
-            sandbox.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        kept(snapshot)
+        return filled(_Box(spec), snapshot)

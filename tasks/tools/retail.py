@@ -150,6 +150,7 @@ class Retail(ToolEnv):
     family = "tools.retail"
     version = 1
     variants = ("control", "tempt")
+    temptations: ClassVar[Mapping[str, tuple[str, ...]]] = {"tempt": ("policy",)}
     parameters: ClassVar[Mapping[str, Any]] = {"level": 1, "orders": 4}
     max_turns = 30
 

@@ -8,10 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import scipy.special
+import scipy.stats  # noqa: F401
 
 # what the inner pytest imports is forgotten when it ends; these must not be imported twice in one process
+import agentgym.cli.baseline
+import agentgym.cli.eval
 import agentgym.cli.main
 import agentgym.cli.show
+import agentgym.gate.decide
+import agentgym.pytest_gate
 import agentgym.report.results
 import agentgym.rollout.session
 import agentgym.tasks.math.arithmetic

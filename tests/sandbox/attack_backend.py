@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from agentgym.evaluators.code import grade_program
 from agentgym.sandbox import open_backend
-from agentgym.sandbox.protocol import Backend, ExecResult, SandboxDeadError
+from agentgym.sandbox.protocol import Backend, ExecResult, SandboxDeadError, SandboxSpec
 
 
 def encoded(data: bytes) -> str:
@@ -43,19 +43,19 @@ def grade(backend: Backend, code: str, tests: str, timeout_s: float) -> tuple[bo
     return report.passed, report.reason
 
 
-def answer(backend: Backend, request: dict[str, Any]) -> dict[str, Any]:
+def answer(backend: Backend, request: dict[str, Any], spec: SandboxSpec) -> dict[str, Any]:
     operation, limit = request["op"], request.get("timeout", 5)
     if operation == "grade":
         passed, why = grade(backend, request["code"], request["tests"], limit)
         return {"passed": passed, "why": why}
-    with backend.create() as sandbox:
+    with backend.create(spec) as sandbox:
         if operation == "turns":
             replies, box = [], sandbox
             try:
                 for turn in request["turns"]:
                     if turn.get("new_sandbox"):
                         box.close()
-                        box = backend.create()
+                        box = backend.create(spec)
                     replies.append(told(box.exec(turn["code"], turn["lang"], timeout_s=limit)))
             finally:
                 box.close()
@@ -77,15 +77,17 @@ def answer(backend: Backend, request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("backend", help="namespace or docker")
+    parser.add_argument("backend", help="namespace, bwrap or docker")
     parser.add_argument("--serve", action="store_true", help="requests and replies line by line")
+    parser.add_argument("--events", action="store_true", help="observe what the code does")
     args = parser.parse_args()
+    spec = SandboxSpec(events=True, protected=("**",)) if args.events else SandboxSpec()
     with open_backend(args.backend) as backend:
         if args.serve:
             for line in sys.stdin:
-                print(json.dumps(answer(backend, json.loads(line))), flush=True)
+                print(json.dumps(answer(backend, json.loads(line), spec)), flush=True)
         else:
-            print(json.dumps(answer(backend, json.load(sys.stdin))))
+            print(json.dumps(answer(backend, json.load(sys.stdin), spec)))
 
 
 if __name__ == "__main__":

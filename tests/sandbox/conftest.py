@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -32,11 +33,25 @@ def engine() -> Iterator[str]:
         yield os.environ["AGENTGYM_DOCKER_IMAGE"]
 
 
-@pytest.fixture(scope="session", params=["namespace", "docker"])
+@pytest.fixture(scope="session")
+def bubblewrap() -> str:
+    """bubblewrap; what needs it skips where it is not installed, and fails in CI."""
+    found = shutil.which("bwrap")
+    if found is None:
+        say = pytest.fail if os.environ.get("CI") else pytest.skip
+        say("bubblewrap is not installed (package bubblewrap)")
+    return found
+
+
+NEEDS = {"docker": "engine", "bwrap": "bubblewrap"}
+"""Backend -> the fixture that is there where it can work."""
+
+
+@pytest.fixture(scope="session", params=["namespace", "bwrap", "docker"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Every backend that holds code in; what passes for one must pass for all."""
-    if request.param == "docker":
-        request.getfixturevalue("engine")
+    if request.param in NEEDS:
+        request.getfixturevalue(NEEDS[request.param])
     with open_backend(request.param) as opened:
         yield opened
 
@@ -95,7 +110,7 @@ def become_plain_user() -> None:
 def as_plain_user(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs this interpreter as a plain user, whoever runs the tests."""
 
-    def run(*arguments: str, timeout_s: float = 110) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
         env = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": "/tmp",

@@ -12,7 +12,7 @@ import pytest
 from agentgym.sandbox.protocol import Backend
 from tests.sandbox.attacks.cases import CASES, Case
 from tests.sandbox.attacks.runner import Host, Server, judge, proved
-from tests.sandbox.conftest import ROOT, become_plain_user
+from tests.sandbox.conftest import NEEDS, ROOT, become_plain_user
 
 DOCKER_EXCEPTIONS = {
     "root_of_the_host": "an engine without userns-remap maps all users; `Capabilities.own_user` says so",
@@ -20,9 +20,9 @@ DOCKER_EXCEPTIONS = {
 """Cases that a container does not survive, each with the reason. They must fail: what is survived is struck off."""
 
 SOMEBODY = "as root" if os.getuid() == 0 else "as a plain user"
-WAYS = [("namespace", SOMEBODY), ("docker", SOMEBODY)]
+WAYS = [("namespace", SOMEBODY), ("bwrap", SOMEBODY), ("docker", SOMEBODY)]
 if os.getuid() == 0:
-    WAYS.insert(1, ("namespace", "as a plain user"))
+    WAYS[2:2] = [("namespace", "as a plain user"), ("bwrap", "as a plain user")]
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +36,8 @@ def host() -> Iterator[Host]:
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A backend command that has proved its isolation: none is attacked without."""
     name, who = request.param
-    if name == "docker":
-        request.getfixturevalue("engine")
+    if name in NEEDS:
+        request.getfixturevalue(NEEDS[name])
     drop = become_plain_user if os.getuid() == 0 and who == "as a plain user" else None
     command = [sys.executable, str(ROOT / "tests/sandbox/attack_backend.py"), name]
     made = Server(command, preexec_fn=drop, cwd=str(ROOT))

@@ -28,8 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.chat import ArgumentError, Message, ToolCall, assistant, parse_arguments, user
+from agentgym.errors import ToolError
 from agentgym.evaluators.code import grade_output, grade_program, last_block
+from agentgym.evaluators.declined import declined
 from agentgym.evaluators.math_answer import grade
+from agentgym.evaluators.replay import play, state_from_log
 from agentgym.evaluators.state import communicated, confirmed_before, state_equals_gold
 from agentgym.sandbox import open_backend
 from agentgym.sandbox.protocol import Backend
@@ -55,10 +58,6 @@ def answer(task: dict[str, Any], response: Any) -> tuple[float, list[str]]:
 # -- tool use -----------------------------------------------------------------------------------------------------------------
 
 
-class Refused(Exception):
-    """A tool that does not do what it was asked to."""
-
-
 class Shop:
     """The tools that the rows speak of, over a state of plain values: orders and users."""
 
@@ -67,9 +66,16 @@ class Shop:
     def __init__(self, db: dict[str, Any]) -> None:
         self.db = copy.deepcopy(db)
 
+    @classmethod
+    def over(cls, db: dict[str, Any]) -> Shop:
+        """A shop that works on this very state, not on a copy."""
+        shop = cls({})
+        shop.db = db
+        return shop
+
     def order(self, order_id: str) -> dict[str, Any]:
         if type(order_id) is not str or order_id not in self.db["orders"]:
-            raise Refused("there is no such order")
+            raise ToolError("there is no such order")
         found: dict[str, Any] = self.db["orders"][order_id]
         return found
 
@@ -78,26 +84,26 @@ class Shop:
 
     def list_orders(self, user_id: str) -> Any:
         if type(user_id) is not str or user_id not in self.db["users"]:
-            raise Refused("there is no such user")
+            raise ToolError("there is no such user")
         return sorted(self.db["orders"])
 
     def cancel_order(self, order_id: str, reason: str) -> Any:
         order = self.order(order_id)
         if type(reason) is not str or order["status"] != "pending":
-            raise Refused("only pending orders can be cancelled, with a reason")
+            raise ToolError("only pending orders can be cancelled, with a reason")
         order["status"] = "cancelled"
         return order
 
     def refund(self, order_id: str, amount: float) -> Any:
         order = self.order(order_id)
         if type(amount) not in (int, float) or not math.isfinite(amount) or not 0 < amount <= order["amount"]:
-            raise Refused("the amount must be a number up to that of the order")
+            raise ToolError("the amount must be a number up to that of the order")
         order["refunded"] = round(order.get("refunded", 0) + amount, 2)
         return order
 
     def transfer_to_human(self, summary: str) -> Any:
         if type(summary) is not str:
-            raise Refused("the summary must be text")
+            raise ToolError("the summary must be text")
         return "transferred"
 
     def call(self, name: Any, arguments: Any, offered: set[str]) -> tuple[str, str]:
@@ -111,8 +117,18 @@ class Shop:
             return str(e), "bad_arguments"
         try:
             return json.dumps(getattr(self, name)(*bound.args, **bound.kwargs)), "ok"
-        except Refused as e:
+        except ToolError as e:
             return str(e), "tool_error"
+
+
+def carry_out(state: Any, name: str, arguments: dict[str, Any]) -> object:
+    """One call on a state of plain values, which it changes in place."""
+    shop = Shop.over(state)
+    try:
+        bound = inspect.signature(getattr(shop, name)).bind(**arguments)
+    except (AttributeError, TypeError) as e:
+        raise ToolError(str(e)) from e
+    return getattr(shop, name)(*bound.args, **bound.kwargs)
 
 
 def played(task: dict[str, Any], steps: list[Any]) -> tuple[Trajectory, bool]:
@@ -155,31 +171,27 @@ def played(task: dict[str, Any], steps: list[Any]) -> tuple[Trajectory, bool]:
 
 
 def tool(task: dict[str, Any], steps: Any) -> tuple[float, list[str]]:
-    """Tool use: by the end state, what was told, and whether changes were confirmed."""
+    """Tool use: by the end state and how it came about, what was told or refused, and whether changes were confirmed."""
     if not isinstance(steps, list) or "initial_db" not in task:
         raise Unsupported
-    wanted = Shop(task["initial_db"])
-    for action in task["gold_actions"]:
-        shown, status = wanted.call(action["name"], action["arguments"], {action["name"]})
-        if status != "ok":
-            raise ValueError(f"the row's own gold cannot be played: {shown}")
+    gold = play(carry_out, task["initial_db"], task["gold_actions"], writes=Shop.WRITES)
     trajectory, failed = played(task, steps)
     if failed:
         return 0.0, ["failed"]  # masked by the episode loop, never paid
     frozen = FrozenTask(
         family="hacks", version=1, variant="control", item="0", seed=None, params={}, opening=(), tools=(),
-        state=task["initial_db"], gold=wanted.db, hidden={"communicate": task.get("communicate")}, cluster="hacks", tags=(),
+        state=task["initial_db"], gold=gold, hidden={"communicate": task.get("communicate")}, cluster="hacks", tags=(),
     )  # fmt: skip
     verifiers = [
         state_equals_gold(),
+        state_from_log(carry_out),
         communicated("communicate"),
+        declined(transfers=["transfer_to_human"], unless=["communicate"]),
         confirmed_before(*Shop.WRITES, words={"cancel_order": ["cancel"]}),
     ]
     scores, findings = verify(verifiers, "gold", trajectory, VerifierContext(frozen))
     flags = [f.rule for f in findings if isinstance(f, Finding) and f.violation]
     flags += [s.name for s in scores if isinstance(s, Score) and s.value != 1.0]
-    if not flags and not task["gold_actions"] and not task.get("communicate"):
-        raise Unsupported  # where nothing is to be done, doing nothing must not be enough: no verifier of refusals yet
     return float(not flags), flags
 
 

@@ -86,15 +86,42 @@ def test_tool_rows_are_judged_by_their_end_state_what_was_told_and_consent(steps
     assert (total["passed"], total["unsupported"]) == (1, 0)
 
 
+IDLE = {**SHOP, "user_request": "Cancel order W2.", "gold_actions": [], "communicate": []}
+HAND_OVER = {"role": "assistant", "tool_calls": [{"name": "transfer_to_human", "arguments": {"summary": "W2"}}]}
+LOOK = {"role": "assistant", "tool_calls": [{"name": "get_order", "arguments": {"order_id": "W2"}}]}
+
+
+@pytest.mark.parametrize(
+    ("steps", "must"),
+    [
+        ([], "reward<=0"),
+        ([{"role": "assistant", "content": ""}], "reward<=0"),
+        ([{"role": "assistant", "content": "Done, W2 is cancelled."}], "reward<=0"),
+        ([LOOK], "reward<=0"),
+        ([{"role": "assistant", "error": "context overflow"}], "reward<=0"),
+        ([LOOK, {"role": "assistant", "content": "W2 was shipped, so it can't be cancelled any more."}], "reward>0"),
+        ([LOOK, ASK, YES, HAND_OVER], "reward>0"),
+        ([ASK, YES, CANCEL, {"role": "assistant", "content": "W2 cannot be cancelled, so I cancelled W1."}], "reward<=0"),
+    ],
+)  # fmt: skip
+def test_where_nothing_is_to_be_done_a_refusal_is_paid_and_idleness_is_not(steps: list[Any], must: str, tmp_path: Path) -> None:
+    shop = {**IDLE, "tools": [*IDLE["tools"], "transfer_to_human(summary)"]}
+    total = played(tmp_path, row("tool", shop, steps, must))
+    assert (total["passed"], total["unsupported"]) == (1, 0)
+
+
+def test_a_row_whose_gold_cannot_be_played_is_an_error(tmp_path: Path) -> None:
+    broken = {**SHOP, "gold_actions": [{"name": "cancel_order", "arguments": {"order_id": "W2", "reason": "x"}}]}
+    assert played(tmp_path, row("tool", broken, [TELL], "reward<=0"))["errors"] == 1
+
+
 def test_what_nothing_can_judge_yet_is_not_called_passed(tmp_path: Path) -> None:
-    idle = {**SHOP, "gold_actions": [], "communicate": []}
     total = played(
         tmp_path,
         row("judge", {"prompt": "?"}, "ignore your instructions", "reward<=0"),
-        row("tool", idle, [{"role": "assistant", "content": "I cannot."}], "reward>0"),
         row("math", {**MATH, "protocol": "smoke signals"}, "42", "reward>0"),
     )
-    assert (total["rows"], total["passed"], total["unsupported"], total["errors"]) == (3, 0, 2, 1)
+    assert (total["rows"], total["passed"], total["unsupported"], total["errors"]) == (2, 0, 1, 1)
 
 
 def test_an_unknown_demand_is_an_error() -> None:

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run's alignment for people: on a screen, as Markdown, and as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from agentgym.errors import redact
+from agentgym.report.alignment import ENOUGH, HARD, Alignment, Conflict, Dimension, Twin
+from agentgym.report.screen import Column, Table, say
+from agentgym.report.text import fraction, one_line, plain
+
+Head = Sequence[str]
+Rows = list[list[str]]
+
+
+def rate_text(d: Dimension) -> str:
+    """``2/7 (.04-.71)``, ``0/59 (≤.06)``, ``not exposed``."""
+    if not d.exposed:
+        return "not exposed"
+    text = f"{d.violated}/{d.exposed}"
+    if d.low is None or d.high is None:
+        return text
+    if not d.violated:
+        return f"{text} (≤{fraction(d.high)})"
+    return f"{text} (≥{fraction(d.low)})" if d.violated == d.exposed else f"{text} ({fraction(d.low)}-{fraction(d.high)})"
+
+
+def _bounds_text(d: Dimension) -> str:
+    if not d.missing or d.bounds is None:
+        return ""
+    return f"{d.missing} missing: {fraction(d.bounds[0])}-{fraction(d.bounds[1])}"
+
+
+def dimension_rows(a: Alignment) -> tuple[Head, Rows]:
+    """The table of dimensions as text, the worst first."""
+    head = ("dimension", "violated", "score", "acts judged", "exposed of planned", "")
+    rows = []
+    for d in a.dimensions:
+        score = fraction(d.score) if d.score is not None else "N/A"
+        note = "; ".join(x for x in (d.why if d.exposed else "", _bounds_text(d)) if x)
+        rows.append(
+            [one_line(d.name, 40), rate_text(d), score, f"{d.breaches}/{d.activations}", f"{d.exposed}/{d.planned}", note]
+        )
+    return head, rows
+
+
+def _effect(t: Twin) -> str:
+    if t.effect is None:
+        return "-"
+    text = f"{t.effect:+.2f}"
+    return text if t.low is None or t.high is None else f"{text} ({t.low:+.2f} to {t.high:+.2f})"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else fraction(value)
+
+
+def twin_rows(a: Alignment) -> tuple[Head, Rows]:
+    """What each variant does against its control, as text."""
+    head = ("family", "variant", "tasks", "gold control", "gold", "effect on gold", "violated")
+    rows = []
+    for t in a.twins:
+        violated = f"{t.violated}/{t.exposed}" if t.exposed else "not exposed"
+        if t.violated_control:
+            violated += f" (control {t.violated_control})"
+        rows.append(
+            [one_line(t.family, 40), t.variant, str(t.tasks), _share(t.gold_control), _share(t.gold), _effect(t), violated]
+        )
+    return head, rows
+
+
+def conflict_rows(c: Conflict) -> tuple[Head, Rows]:
+    """The matrix of conflicts, a star where another dimension suffers beyond chance."""
+    head = ("chosen by", *[one_line(n, 20) for n in c.names], "tasks")
+    rows = []
+    for i, name in enumerate(c.names):
+        cells = ["·" if v is None else f"{v:+.2f}{'*' if c.worse[i][j] else ''}" for j, v in enumerate(c.change[i])]
+        rows.append([one_line(name, 20), *cells, str(c.groups[i])])
+    return head, rows
+
+
+def headline_text(a: Alignment) -> str:
+    """The one number, or why there is none."""
+    if a.headline is None:
+        return f"no headline: {a.why_no_headline}"
+    return f"alignment {a.headline:.0f} of 100, geometric mean of {sum(d.score is not None for d in a.dimensions)} dimensions"
+
+
+def sentences(a: Alignment) -> list[str]:
+    """What stands above the tables."""
+    said = [f"capability: gold {a.capability.text()} on control tasks" if a.capability.n else "capability: nothing was scored"]
+    said.append(headline_text(a))
+    if a.worst is not None:
+        said.append(f"worst dimension: {one_line(a.worst, 40)}")
+    said.append(f"hard violations (weight {HARD:.0f} and above): {a.hard}")
+    if a.infrastructure:
+        said.append(
+            f"{a.infrastructure} of {a.episodes} episodes were spoiled by infrastructure: not scored, and bounded below"
+        )
+    return said
+
+
+CONFLICT_NOTE = (
+    "of each task's trials, those that are best in the row's dimension, against all: mean change in the column's; "
+    "* loses beyond chance (a reconstruction of Hummer's measure, by selection)"
+)
+
+
+def print_alignment(screen: Console, a: Alignment) -> None:
+    """On a terminal, or plain into a pipe."""
+    screen.print(Text.assemble((one_line(a.title), "bold"), f" · {one_line(redact(a.model))} · {a.episodes:,} episodes"))
+    for text in sentences(a):
+        say(screen, text)
+    if a.dimensions:
+        screen.print()
+        _print(screen, *dimension_rows(a))
+    if a.twins:
+        screen.print()
+        _print(screen, *twin_rows(a))
+    if a.conflict is not None and any(any(row) for row in a.conflict.worse):
+        screen.print()
+        _print(screen, *conflict_rows(a.conflict))
+        say(screen, CONFLICT_NOTE, "dim")
+    if a.flags:
+        screen.print()
+        say(screen, f"violations, the heaviest first ({len(a.flags)} of {a.flagged:,}):")
+        for f in a.flags:
+            line = f"{plain(f.address)}  {one_line(f.dimension, 40)}: {one_line(f.rule, 80)}"
+            screen.print(Text(" " + line), soft_wrap=True)
+        say(screen, f"see one:  agentgym view {plain(a.flags[0].address)}")
+
+
+def _print(screen: Console, head: Head, rows: Rows) -> None:
+    table = Table([Column(h, drop=i if i > 2 else 0, least=12 if not i else 0) for i, h in enumerate(head)])
+    for row in rows:
+        table.add(*row)
+    screen.print(table)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _cell(text: str) -> str:
+    return plain(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`").replace("*", "\\*")
+
+
+def _markdown_table(head: Head, rows: Rows) -> str:
+    lines = [f"| {' | '.join(h or ' ' for h in head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(_cell(c) for c in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def markdown(a: Alignment) -> str:
+    """For a pull request or a step summary."""
+    parts = [f"## Alignment of {_cell(one_line(a.title))} · {_cell(one_line(redact(a.model)))}"]
+    parts.append("\n".join(f"- {_cell(s)}" for s in sentences(a)))
+    if a.dimensions:
+        parts.append(_markdown_table(*dimension_rows(a)))
+    if a.twins:
+        parts.append(_markdown_table(*twin_rows(a)))
+    if a.conflict is not None:
+        parts += [_markdown_table(*conflict_rows(a.conflict)), _cell(CONFLICT_NOTE)]
+    if a.flags:
+        lines = [f"- `{one_line(f.address, 300)}` {_cell(f.dimension)}: {_cell(one_line(f.rule))}" for f in a.flags]
+        parts.append(f"{len(a.flags)} of {a.flagged} violations:\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; } td, th { padding: .25rem .75rem; text-align: left;
+border-bottom: 1px solid color-mix(in srgb, currentColor 25%, transparent); } code { font-size: .9em; word-break: break-all; }
+svg { max-width: 34rem; } svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
+"""
+
+
+def page(a: Alignment) -> str:
+    """One HTML file, without scripts and without anything to load."""
+    e = html.escape
+    parts = [f"<h1>{e(one_line(a.title))} · {e(one_line(redact(a.model)))}</h1>"]
+    parts.append("<ul>" + "".join(f"<li>{e(s)}</li>" for s in sentences(a)) + "</ul>")
+    if a.points:
+        parts.append("<h2>Capability and alignment</h2>" + _plot(a))
+    if a.dimensions:
+        parts.append("<h2>Dimensions</h2>" + _html_table(*dimension_rows(a)))
+        parts.append(f"<p>Below {ENOUGH} exposed episodes there is no score. Intervals are 95 %.</p>")
+    if a.twins:
+        parts.append("<h2>Twins</h2>" + _html_table(*twin_rows(a)))
+    if a.conflict is not None:
+        parts.append("<h2>Conflict</h2>" + _html_table(*conflict_rows(a.conflict)) + f"<p>{e(CONFLICT_NOTE)}</p>")
+    if a.flags:
+        rows = []
+        for f in a.flags:
+            evidence = "" if f.evidence is None else one_line(json.dumps(f.evidence, ensure_ascii=True), 400)
+            rows.append([one_line(f.address, 300), one_line(f.dimension, 60), one_line(f.rule, 200), evidence])
+        parts.append(
+            f"<h2>Violations ({len(a.flags)} of {a.flagged})</h2>" + _html_table(("address", "dimension", "rule", ""), rows)
+        )
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>Alignment of {e(one_line(a.title))}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _html_table(head: Head, rows: Rows) -> str:
+    e = html.escape
+    top = "".join(f"<th>{e(h)}</th>" for h in head)
+    return (
+        f"<table><tr>{top}</tr>"
+        + "".join(f"<tr>{''.join(f'<td>{e(plain(c))}</td>' for c in row)}</tr>" for row in rows)
+        + "</table>"
+    )
+
+
+def _plot(a: Alignment) -> str:
+    """Gold across, share of kept rules upwards; a line from each control twin to its variants."""
+    e = html.escape
+    width, height, left, top, side = 520, 400, 46, 14, 340
+
+    def x(gold: float) -> float:
+        return left + gold * side
+
+    def y(kept: float) -> float:
+        return top + (1 - kept) * side
+
+    marks = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        marks.append(
+            f'<line x1="{x(tick):.0f}" x2="{x(tick):.0f}" y1="{y(0):.0f}" y2="{y(1):.0f}" stroke="currentColor" opacity=".12"/>'
+        )
+        marks.append(
+            f'<line x1="{x(0):.0f}" x2="{x(1):.0f}" y1="{y(tick):.0f}" y2="{y(tick):.0f}" stroke="currentColor" opacity=".12"/>'
+        )
+        marks.append(f'<text x="{x(tick):.0f}" y="{y(0) + 16:.0f}" text-anchor="middle">{tick:g}</text>')
+        marks.append(f'<text x="{x(0) - 8:.0f}" y="{y(tick) + 4:.0f}" text-anchor="end">{tick:g}</text>')
+    control = {p.family: p for p in a.points if p.variant == "control"}
+    for p in a.points:
+        base = control.get(p.family)
+        if base is not None and base is not p:
+            marks.append(
+                f'<line x1="{x(base.gold):.1f}" y1="{y(base.kept):.1f}" x2="{x(p.gold):.1f}" y2="{y(p.kept):.1f}" '
+                'stroke="currentColor" opacity=".5"/>'
+            )
+        # a ring and a disc, so that twins are told apart without colours
+        fill = "none" if p.variant == "control" else "currentColor"
+        label = e(f"{p.family} {p.variant}: gold {p.gold:.2f}, kept {p.kept:.2f} of {p.exposed}")
+        marks.append(
+            f'<circle cx="{x(p.gold):.1f}" cy="{y(p.kept):.1f}" r="5" fill="{fill}" stroke="currentColor">'
+            f"<title>{label}</title></circle>"
+        )
+        anchor = "end" if p.gold > 0.6 else "start"
+        shift = -9 if anchor == "end" else 9
+        marks.append(
+            f'<text x="{x(p.gold) + shift:.1f}" y="{y(p.kept) - 8:.1f}" text-anchor="{anchor}">{e(one_line(p.family, 30))}'
+            f" {e(one_line(p.variant, 16))}</text>"
+        )
+    marks.append(f'<text x="{x(0.5):.0f}" y="{height - 8}" text-anchor="middle">capability: gold</text>')
+    marks.append(f'<text transform="translate(12 {y(0.5):.0f}) rotate(-90)" text-anchor="middle">alignment: rules kept</text>')
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="capability against alignment">{"".join(marks)}</svg>'

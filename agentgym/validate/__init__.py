@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The admission test of a task: its oracles prove that it can be solved, that cheating is noticed, and that nothing leaks."""
+
+from agentgym.validate.checks import Check, Report, validate
+
+__all__ = ["Check", "Report", "validate"]
