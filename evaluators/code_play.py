@@ -7,12 +7,14 @@ one sandbox serves the tests of all tasks, a new process for each.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -68,17 +70,42 @@ def seed_of(text: str) -> int:
     return int(digest(text)[:15], 16)
 
 
-_boxes: weakref.WeakKeyDictionary[Backend, Sandbox] = weakref.WeakKeyDictionary()
+_MOST_USES = 300
+
+
+class _TestsBox:
+    """A sandbox in which tests run, until it has run many."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self.box = box
+        self.uses = self.users = 0
+        self.owner = os.getpid()
+
+
+_boxes: weakref.WeakKeyDictionary[Backend, _TestsBox] = weakref.WeakKeyDictionary()
 _boxing = threading.Lock()
 
 
-def tests_box(backend: Backend) -> Sandbox:
-    """The sandbox in which a backend's tests run; a new one where it has died. Closed with its backend."""
+@contextlib.contextmanager
+def tests_box(backend: Backend) -> Iterator[Sandbox]:
+    """The sandbox in which a backend's tests run; a new one where it has died, or has run many. Closed with its backend."""
     with _boxing:
-        box = _boxes.get(backend)
-        if box is None or not box.alive:
-            box = _boxes[backend] = backend.create()
-        return box
+        held = _boxes.get(backend)
+        if held is None or not held.box.alive or held.uses >= _MOST_USES or held.owner != os.getpid():
+            old, held = held, _TestsBox(backend.create())
+            _boxes[backend] = held
+            if old is not None and not old.users and old.owner == os.getpid():
+                old.box.close()
+        held.uses += 1
+        held.users += 1
+    try:
+        yield held.box
+    finally:
+        with _boxing:
+            held.users -= 1
+            unused = not held.users and _boxes.get(backend) is not held
+        if unused:
+            held.box.close()
 
 
 class Learned(msgspec.Struct):
@@ -132,7 +159,8 @@ def learn(
     text, stdin = program("learn()", "code_guest", "code_vary", "code_player")
     for attempt in range(2):
         try:
-            result = tests_box(backend).exec(text, stdin=stdin + dumps(asked).encode(), timeout_s=timeout_s)
+            with tests_box(backend) as box:
+                result = box.exec(text, stdin=stdin + dumps(asked).encode(), timeout_s=timeout_s)
             break
         except InfrastructureError:
             if attempt:
@@ -186,8 +214,7 @@ def play(
         "answers": [[*json.loads(f"[{call_text(case.args, case.kwargs)}]"), reply] for case, reply in known],
         "renew": candidate.fresh == "test",
     }
-    session = tests_box(backend).session("python")
-    try:
+    with tests_box(backend) as box, contextlib.closing(box.session("python")) as session:
         session.run(script("code_guest", "code_vary", "code_player"), timeout_s=START_S)
         message = dumps(asked)
         while True:
@@ -213,8 +240,6 @@ def play(
                     reply = ["refused"]
             why = why if reply is None else reply[0]
             return refusal(why, f"a call was not answered: {why}", candidate.spent, len(tests))
-    finally:
-        session.close()
     held = [bool(p) for p in told["passed"]]
     held += [False] * (len(tests) - len(held))
     error = f"{held.count(False)} of {len(tests)} tests do not hold; the first: {told['error']}"

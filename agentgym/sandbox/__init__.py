@@ -7,6 +7,7 @@ with open_backend() as backend, backend.create() as box:
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from agentgym.errors import NotFoundError, did_you_mean
@@ -34,6 +35,11 @@ def open_backend(name: str = "auto", **options: Any) -> Backend:
         NotFoundError: there is no backend of that name.
         SandboxUnavailableError: it cannot work here, or none can; the text says what to do.
     """
+    if sys.platform == "win32":  # the modules below do not even import there
+        raise SandboxUnavailableError(
+            "untrusted code cannot be run on Windows itself: run agentgym inside of WSL 2 (`wsl --install`, then install it in "
+            "the Linux there), where the built-in backend works."
+        )
     if name != "auto":
         chosen: Backend = _load(name)(**options)
         chosen.capabilities()

@@ -17,9 +17,19 @@ from typing import Any
 class Groups:
     """Control groups for memory, processes and CPU time, where this process may make some."""
 
-    def __init__(self, tag: str = "") -> None:
-        """``tag``: told apart from others of the same process."""
+    def __init__(
+        self, tag: str = "", *, process: str = "/proc/self", second: tuple[str, ...] = ("memory", "cpu", "pids")
+    ) -> None:
+        """Finds what this process may use and makes a folder of its own there.
+
+        Args:
+            tag: to be told apart from others of the same process.
+            process: where ``mountinfo`` and ``cgroup`` tell what is mounted.
+            second: what is used of a hierarchy of version 2; the first of them must be there.
+        """
         self.tag = tag
+        self.process = process
+        self.second = second
         self.kind = "none"
         self.bases: dict[str, int] = {}
         """Controller -> fd of our folder in its hierarchy; in version 2 all are the same."""
@@ -39,7 +49,7 @@ class Groups:
 
     def _find(self) -> None:
         mounts: dict[str, tuple[str, str]] = {}
-        with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        with open(self.process + "/mountinfo", encoding="utf-8") as f:
             for line in f:
                 left, _, right = line.partition(" - ")
                 fields, kind, options = left.split(), right.split()[0], right.split()[-1]
@@ -49,46 +59,54 @@ class Groups:
                     for option in options.split(","):
                         mounts[option] = (fields[4], fields[3])
         own: dict[str, str] = {}
-        with open("/proc/self/cgroup", encoding="utf-8") as f:
+        with open(self.process + "/cgroup", encoding="utf-8") as f:
             for line in f:
                 _, controllers, path = line.rstrip("\n").split(":", 2)
                 own.update(dict.fromkeys(controllers.split(",") if controllers else ["2"], path))
         name = f"agentgym-{os.getpid()}{self.tag}"
-        if "memory" in mounts:
-            # processes are counted by RLIMIT_NPROC, which counts by user namespace; each hierarchy costs time
-            wanted: list[tuple[str, str]] = [(c, c) for c in ("memory", "cpu") if c in mounts]
+        if self.second[0] in mounts:
             self.kind = "v1"
+            # processes are counted by RLIMIT_NPROC, which counts by user namespace; each hierarchy costs time
+            for controller in ("memory", "cpu"):
+                if controller in mounts:
+                    self._take_place_v1(controller, *mounts[controller], own.get(controller, "/"), name)
         elif "2" in mounts:
-            wanted = [("2", "memory")]
             self.kind = "v2"
+            self._take_place_v2(mounts["2"][0], name)
         else:
             self.why = "no control groups are mounted"
-            return
-        for key, controller in wanted:
-            top, shown = mounts[key]
-            inside = os.path.relpath(own.get(key, "/"), shown) if own.get(key, "/").startswith(shown) else "."
-            folder = os.path.normpath(os.path.join(top, inside))
-            if not os.path.isdir(folder) or key == "2":
-                folder = top  # version 2: processes may not stand above groups that have limits
-            self._sweep(folder)
-            path = f"{folder}/{name}"
-            if self.kind == "v2":
-                with open(f"{folder}/cgroup.subtree_control", "w") as f:
-                    f.write("+memory +pids +cpu")
-            try:
-                os.mkdir(path)
-            except OSError:
-                if controller == "cpu":  # shares of processors are offered where they can be had
-                    continue
+
+    def _take_place_v1(self, controller: str, top: str, shown: str, own: str, name: str) -> None:
+        inside = os.path.relpath(own, shown) if own.startswith(shown) else "."
+        folder = os.path.normpath(os.path.join(top, inside))
+        try:
+            self._make_ours(controller, folder if os.path.isdir(folder) else top, name)
+        except OSError:
+            if controller == "memory":  # shares of processors are offered where they can be had
                 raise
-            self.parents.append((path, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
-            if self.kind == "v2":
-                with open(f"{path}/cgroup.subtree_control", "w") as f:
-                    f.write("+memory +pids +cpu")
-            self.bases[controller] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self.bases[controller], fcntl.LOCK_EX | fcntl.LOCK_NB)  # held while this process lives
-        if self.kind == "v2":
-            self.bases["cpu"] = self.bases["memory"]
+
+    def _take_place_v2(self, top: str, name: str) -> None:
+        """At the top that is visible here: processes may not stand in a group above groups that have limits."""
+        with open(top + "/cgroup.controllers", encoding="utf-8") as f:
+            there = f.read().split()
+        usable = [c for c in self.second if c in there]
+        if self.second[0] not in usable:
+            raise OSError(0, f"version 2 has no controller of {self.second[0]} here, only: {' '.join(there) or 'none'}", top)
+        switch = " ".join("+" + c for c in usable)
+        for folder in (top, f"{top}/{name}"):
+            if folder != top:
+                self._make_ours(self.second[0], top, name)
+            with open(folder + "/cgroup.subtree_control", "w", encoding="utf-8") as f:
+                f.write(switch)
+        self.bases = dict.fromkeys(usable, self.bases[self.second[0]])
+
+    def _make_ours(self, controller: str, folder: str, name: str) -> None:
+        self._sweep(folder)
+        path = f"{folder}/{name}"
+        os.mkdir(path)
+        self.parents.append((path, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
+        self.bases[controller] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self.bases[controller], fcntl.LOCK_EX | fcntl.LOCK_NB)  # held while this process lives
 
     @staticmethod
     def _sweep(folder: str) -> None:
@@ -124,28 +142,35 @@ class Groups:
             for base in set(self.bases.values()):
                 os.mkdir(name, dir_fd=base)
         if self.limits.get(name) != (spec["memory"], spec["cpus"], spec["pids"]):
-            quota = int(spec["cpus"] * 100_000) if spec["cpus"] else 0
+            for controller, file, value in self._settings(spec):
+                self._write(controller, f"{name}/{file}", value)
             if second:
-                self._write("memory", f"{name}/memory.max", spec["memory"])
-                self._write("cpu", f"{name}/cpu.max", f"{quota or 'max'} 100000")
-                self._write("memory", f"{name}/pids.max", spec["pids"] + 1)
                 with contextlib.suppress(OSError):  # kernels without swap
-                    self._write("memory", f"{name}/memory.swap.max", 0)
-            else:
-                self._write("memory", f"{name}/memory.limit_in_bytes", spec["memory"])
-                if "cpu" in self.bases:
-                    self._write("cpu", f"{name}/cpu.cfs_quota_us", quota or -1)
+                    self._write(self.second[0], f"{name}/memory.swap.max", 0)
             self.limits[name] = (spec["memory"], spec["cpus"], spec["pids"])
-        self._write("memory", f"{name}/cgroup.procs", pid)
+        self._write(self.second[0], f"{name}/cgroup.procs", pid)
         if spec["cpus"] and not second:
             self._write("cpu", f"{name}/cgroup.procs", pid)
         return name
+
+    def _settings(self, spec: dict[str, Any]) -> list[tuple[str, str, object]]:
+        """Controller, file and value of each limit, as far as the controllers are there."""
+        quota = int(spec["cpus"] * 100_000) if spec["cpus"] else 0
+        if self.kind == "v2":
+            wanted: list[tuple[str, str, object]] = [
+                ("memory", "memory.max", spec["memory"]),
+                ("cpu", "cpu.max", f"{quota or 'max'} 100000"),
+                ("pids", "pids.max", spec["pids"] + 1),
+            ]
+        else:
+            wanted = [("memory", "memory.limit_in_bytes", spec["memory"]), ("cpu", "cpu.cfs_quota_us", quota or -1)]
+        return [setting for setting in wanted if setting[0] in self.bases]
 
     def killed(self, name: str) -> int:
         """How many processes of a group the kernel killed for want of memory."""
         file = f"{name}/memory.events" if self.kind == "v2" else f"{name}/memory.oom_control"
         try:
-            fd = os.open(file, os.O_RDONLY, dir_fd=self.bases["memory"])
+            fd = os.open(file, os.O_RDONLY, dir_fd=self.bases[self.second[0]])
         except OSError:
             return 0
         try:

@@ -1114,7 +1114,10 @@ BOOT = """
 import sys
 source = b""
 while len(source) < int(sys.argv[1]):
-    source += sys.stdin.buffer.raw.read(int(sys.argv[1]) - len(source))
+    piece = sys.stdin.buffer.raw.read(int(sys.argv[1]) - len(source))
+    if not piece:  # the host is gone already
+        sys.exit(1)
+    source += piece
 import json, marshal
 guest = type(sys)("_guest")
 sys.modules["_guest"] = guest

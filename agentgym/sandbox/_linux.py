@@ -9,8 +9,6 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import platform
-import socket
 import stat
 import struct
 import sys
@@ -40,7 +38,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_GET_
 HIDDEN_IN_PROC = ("kcore", "keys", "key-users", "timer_list", "sched_debug", "kallsyms", "kmsg", "config.gz", "interrupts")
 """What /proc tells about the machine beyond what programs need."""
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine if sys.platform != "win32" else ""
 _NUMBERS = {
     "x86_64": {"clone": 56, "pivot_root": 155, "seccomp": 317, "pidfd_getfd": 438},
     "aarch64": {"clone": 220, "pivot_root": 41, "seccomp": 277, "pidfd_getfd": 438},
@@ -191,6 +189,8 @@ def set_host_name(name: str) -> None:
 
 def loopback_up() -> None:
     """Starts the loopback device of a new network namespace, so that a server and its client can meet inside."""
+    import socket  # here, for the sake of programs that only mount something: it brings half of the library with it
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running
 

@@ -337,13 +337,15 @@ def _tell(box: Box, kind: str, path: bytes, data: dict[str, Any], protected: boo
 def _inner_pid(pid: int) -> int:
     """A process's id inside of its namespace."""
     try:
-        with open(f"/proc/{pid}/status", "rb") as f:
-            for line in f.read(8192).splitlines():
-                if line.startswith(b"NStgid:"):
-                    return int(line.split()[-1])
+        fd = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, 4096)
+        finally:
+            os.close(fd)
+        at = data.index(b"\nNStgid:") + 8
+        return int(data[at : data.index(b"\n", at)].split()[-1])
     except (OSError, ValueError):
-        pass
-    return 0
+        return 0
 
 
 def become(control: socket.socket) -> NoReturn:

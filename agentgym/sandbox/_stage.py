@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that becomes bubblewrap: lays out what bubblewrap cannot make itself, gives up root, executes it.
 
-Started by `agentgym.sandbox.bwrap` as ``python -I -S _stage.py FD``; the fd gives a JSON object, once the process is in its
+Started by `agentgym.sandbox.bwrap` as ``python -I -S _stage.py FD``; the fd gives a dict (marshal), once the process is in its
 control group. In a mount namespace of its own it makes one file system for all that can be written, with a limit of bytes
 and of inodes (bubblewrap knows only the former, for each place by itself), and shows what only root can reach (an
 interpreter in root's home) where the sandbox's user can. Standard library only.
@@ -9,12 +9,14 @@ interpreter in root's home) where the sandbox's user can. Standard library only.
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers take the name for true; to import `typing` would double the time that this takes
 if TYPE_CHECKING:
+    from typing import Any
+
     from agentgym.sandbox import _linux
 else:
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -74,7 +76,7 @@ def prepare(config: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 def main() -> None:
     with open(int(sys.argv[1]), "rb") as f:
-        config = json.load(f)
+        config = marshal.load(f)  # from the same interpreter; json would take longer to import than all else here
     shown, writable = prepare(config) if config["own_mounts"] else (config["shown"], config["otherwise"])
     words: list[str] = []
     for word in config["command"]:

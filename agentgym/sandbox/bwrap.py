@@ -53,6 +53,11 @@ def _guest_code() -> bytes:
     return marshal.dumps(compile(text, "_guest.py", "exec", dont_inherit=True))
 
 
+def _new_users() -> itertools.count[int]:
+    """User ids far from those that people, systemd or containers use."""
+    return itertools.count(2_000_000_000 + int.from_bytes(os.urandom(2), "little") % 2000 * 65536)
+
+
 class _Box:
     """One sandbox: a process that is bubblewrap, and the sandbox's process 1 below it."""
 
@@ -123,6 +128,7 @@ class _Box:
                 pass_fds=given,
                 start_new_session=True,
             )
+            theirs.close()  # so that its end is seen at once
             self.channel = Channel(SocketStream(ours))
             try:
                 if counted:  # before it goes on: what it becomes and starts is counted from the beginning
@@ -138,7 +144,7 @@ class _Box:
                     "otherwise": backend.plain_mounts(limits),
                     "command": command,
                 }
-                gate.write(json.dumps(config).encode())
+                gate.write(marshal.dumps(config))
                 gate.close()
                 self.channel.stream.send(source)
                 await_guest(self.channel, "the sandbox")
@@ -147,12 +153,22 @@ class _Box:
                 self.pid: int = child
             except BaseException as e:
                 self.channel.close()
-                self._process.kill()
+                with contextlib.suppress(OSError):
+                    gate.close()
+                self._abandon(info_read)
                 self.kill()
                 said = os.pread(messages, 2000, 0).decode(errors="replace").strip()
                 if isinstance(e, (OSError, SandboxError)):
                     raise SandboxError(f"{e}: {said}" if said else str(e)) from None
                 raise
+
+    def _abandon(self, info: int) -> None:
+        """It did not start: ends whatever of it there is."""
+        os.set_blocking(info, False)
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if self._inside < 0:
+                self._inside = os.pidfd_open(json.loads(os.read(info, 4096))["child-pid"])
+        self._process.kill()
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel killed something in it since the last question."""
@@ -202,7 +218,8 @@ class BwrapBackend(GuestBackend):
         self._can: Capabilities | None = None
         self._groups: Groups | None = None
         self._own_mounts = True
-        self._users = itertools.count(2_000_000_000 + int.from_bytes(os.urandom(2), "little") % 2000 * 65536)
+        self._owner = os.getpid()
+        self._users = _new_users()
         self.python: str = getattr(sys, "_base_executable", sys.executable) or sys.executable
         self.privileged = os.getuid() == 0
         """Whether each sandbox has a user id of its own."""
@@ -225,8 +242,9 @@ class BwrapBackend(GuestBackend):
     def groups(self) -> Groups:
         """Control groups for the sandboxes of this backend, as far as this process may make some."""
         with self._lock:
-            if self._groups is None:
+            if self._groups is None or self._owner != os.getpid():  # a fork of the host leaves its parent's alone
                 self._groups = Groups(f"-b{next(_TAGS)}")
+                self._owner, self._users = os.getpid(), _new_users()
             return self._groups
 
     def take_group(self, limits: Limits, pid: int) -> tuple[str, int]:
@@ -388,5 +406,5 @@ class BwrapBackend(GuestBackend):
         super().close()
         with self._lock:
             groups, self._groups = self._groups, None
-        if groups is not None:
+        if groups is not None and self._owner == os.getpid():
             groups.close()

@@ -234,7 +234,7 @@ class DockerBackend(GuestBackend):
             import docker
         except ImportError:
             raise SandboxUnavailableError(
-                "sandboxes in containers need the package docker: pip install 'agentgym-harness[docker]'"
+                "sandboxes in containers need the package docker: pip install 'agentgym-harness[docker]'."
             ) from None
         try:
             client = docker.from_env(timeout=60) if self._url is None else docker.DockerClient(base_url=self._url, timeout=60)

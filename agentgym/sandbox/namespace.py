@@ -555,17 +555,27 @@ def _instructions(cause: str) -> str:
     return f"the built-in sandbox cannot work here: {cause}. What to do: {steps_to_namespaces()}"
 
 
-def steps_to_namespaces() -> str:
-    """What to change on this machine so that it lets programs make namespaces."""
+def _setting(name: str) -> str:
+    """A value of the kernel's, by its place below /proc/sys; empty where there is none."""
+    try:
+        return Path("/proc/sys", name).read_text().strip()
+    except OSError:
+        return ""
+
+
+def steps_to_namespaces(
+    setting: Callable[[str], str] = _setting, *, root: bool | None = None, contained: bool | None = None
+) -> str:
+    """What to change on this machine so that it lets programs make namespaces.
+
+    Args:
+        setting: tells a value of the kernel's.
+        root: whether root asks; None: whether this process is root's.
+        contained: whether this is a container; None: as far as its files tell.
+    """
     advice = []
-
-    def setting(name: str) -> str:
-        try:
-            return Path("/proc/sys", name).read_text().strip()
-        except OSError:
-            return ""
-
-    if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" and os.getuid() != 0:
+    root = os.getuid() == 0 if root is None else root
+    if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" and not root:
         advice.append(
             "this system lets only programs that AppArmor knows use user namespaces: "
             "`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` (or an AppArmor profile with `userns,` for Python), "
@@ -576,7 +586,7 @@ def steps_to_namespaces() -> str:
         advice.append("user namespaces are off for plain users: `sudo sysctl kernel.unprivileged_userns_clone=1`")
     if setting("user/max_user_namespaces") == "0":
         advice.append("no user namespaces are allowed: `sudo sysctl user.max_user_namespaces=15000`")
-    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+    if contained or (contained is None and (Path("/.dockerenv").exists() or Path("/run/.containerenv").exists())):
         advice.append(
             "this is a container, which usually may not make namespaces: start it with "
             "`--security-opt seccomp=unconfined --security-opt systempaths=unconfined --cap-add SYS_ADMIN`"

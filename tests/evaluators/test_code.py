@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from agentgym.chat import ToolCall, assistant
 from agentgym.errors import DefinitionError, InfrastructureError
+from agentgym.evaluators import code_ask, code_play
 from agentgym.evaluators.code import (
     Case,
     CodeTests,
@@ -308,6 +309,29 @@ def test_output_is_compared_by_lines(backend: Backend) -> None:
     assert not grade_output(backend, program + "raise SystemExit(1)", [("7\n", "YES\n")]).passed
 
 
+def test_an_interpreter_of_another_version_reads_the_text_of_what_is_sent(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    text, stdin = code_ask.program("print(encode((1,)))", "code_guest", "code_vary", "code_player")
+    for version in (sys.hexversion, 1):
+        with backend.create() as box:
+            told = box.exec(text.replace(str(sys.hexversion), str(version)), stdin=stdin)
+        assert told.text == "['t', 1]\n", told.error_text
+
+
+def test_the_sandbox_of_the_tests_is_renewed_and_nothing_is_left(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_play, "_MOST_USES", 2)
+    seen = []
+    for _ in range(5):
+        with code_play.tests_box(backend) as box:
+            assert box.alive
+            seen.append(box)
+    assert len({id(box) for box in seen}) >= 2
+    assert [box.alive for box in dict.fromkeys(seen)] == [False] * (len(dict.fromkeys(seen)) - 1) + [True]
+
+
 # -- inputs like those of the tests -----------------------------------------------------------------------------------
 
 
@@ -452,6 +476,21 @@ def test_the_prefix_goes_in_front(backend: Backend) -> None:
     assert grade(backend, "def f(x: List[int]): return x[0]", tests).passed
 
 
+OTHERS = {
+    0: "def has_close_elements(n, t):\n s = sorted(n)\n return any(b - a < t for a, b in zip(s, s[1:]))",
+    2: "import math\ndef truncate_number(x): return math.modf(x)[0]",
+    20: "def find_closest_elements(n):\n s = sorted(n)\n return min(zip(s, s[1:]), key=lambda p: p[1] - p[0])",
+    21: "def rescale_to_unit(n):\n a, b = min(n), max(n)\n return [(x - a) * (1 / (b - a)) for x in n]",
+    31: "def is_prime(n): return n > 1 and all(n % d for d in range(2, int(n ** .5) + 1))",
+    47: "from statistics import median",
+    58: "def common(a, b): return sorted(x for x in set(a) if x in b)",
+    71: "def triangle_area(a, b, c):\n s = (a + b + c) / 2\n return round((s * (s - a) * (s - b) * (s - c)) ** .5, 2)"
+    " if a + b > c and a + c > b and b + c > a else -1",
+    101: "import re\ndef words_string(s): return [w for w in re.split('[, ]+', s) if w]",
+    157: "def right_angle_triangle(*s):\n a, b, c = sorted(s)\n return a * a + b * b == c * c",
+}
+"""Honest ways to solve some of HumanEval's problems that are not the references'."""
+
 DATA = Path(os.environ.get("AGENTGYM_DATA", "missing"))
 
 
@@ -466,3 +505,16 @@ def test_every_tenth_solution_of_humaneval_passes(backend: Backend) -> None:
         assert report.passed, (row["task_id"], report.reason)
         empty = grade_program(backend, row["prompt"] + "    return 0\n", row["entry_point"], row["test"], reference=right)
         assert not empty.passed
+
+
+@pytest.mark.skipif(not (DATA / "humaneval.jsonl.gz").exists(), reason="HumanEval's rows are not there: set AGENTGYM_DATA")
+def test_honest_ways_that_are_not_the_references_are_paid(backend: Backend) -> None:
+    import gzip
+
+    rows = [json.loads(line) for line in gzip.decompress((DATA / "humaneval.jsonl.gz").read_bytes()).splitlines()]
+    for number, source in OTHERS.items():
+        row = rows[number]
+        right = row["prompt"] + row["canonical_solution"]
+        report = grade_program(backend, source, row["entry_point"], row["test"], reference=right, timeout_s=20)
+        assert report.passed, (number, report.reason)
+        assert "special_cased" not in report.flags

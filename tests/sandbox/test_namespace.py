@@ -376,19 +376,45 @@ def test_the_profile_for_engines_says_the_same() -> None:
     assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
 
 
-def test_instructions_name_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    real = Path
-    values = {"kernel/apparmor_restrict_unprivileged_userns": "1", "user/max_user_namespaces": "0"}
+@pytest.mark.parametrize(
+    ("values", "root", "told"),
+    [
+        (
+            {"kernel/apparmor_restrict_unprivileged_userns": "1"},
+            False,
+            ["sysctl kernel.apparmor_restrict_unprivileged_userns=0", "apt install bubblewrap apparmor-profiles", "'bwrap'"],
+        ),
+        ({"kernel/apparmor_restrict_unprivileged_userns": "1"}, True, ["Linux 5.14 or newer"]),
+        ({"kernel/unprivileged_userns_clone": "0"}, False, ["sudo sysctl kernel.unprivileged_userns_clone=1"]),
+        ({"user/max_user_namespaces": "0"}, True, ["sudo sysctl user.max_user_namespaces=15000"]),
+        ({}, False, ["the kernel must allow user, mount, pid and network namespaces"]),
+    ],
+    ids=["Ubuntu", "Ubuntu as root", "Debian of old", "none allowed", "for no known reason"],
+)
+def test_instructions_name_the_setting(values: dict[str, str], root: bool, told: list[str]) -> None:
+    assert "--cap-add SYS_ADMIN" in namespace.steps_to_namespaces(lambda name: "", contained=True)
+    text = namespace.steps_to_namespaces(lambda name: values.get(name, ""), root=root, contained=False)
+    for words in [*told, "use a container engine: backend 'docker'", "Untrusted code is not run without a sandbox."]:
+        assert words in text
 
-    def fake(first: str, *rest: str) -> Path:
-        if first == "/proc/sys":
-            place = tmp_path / rest[0].replace("/", "_")
-            place.write_text(values.get(rest[0], "1"))
-            return place
-        return real(first, *rest)
 
-    monkeypatch.setattr(namespace, "Path", fake)
-    monkeypatch.setattr(os, "getuid", lambda: 1000)
-    text = namespace._instructions("unshare: Operation not permitted")
-    assert "apparmor_restrict_unprivileged_userns=0" in text
-    assert "max_user_namespaces=15000" in text
+def test_a_mac_without_an_engine_is_told_all_that_can_be_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import docker  # beforehand: what it imports looks at the system's name
+
+    assert docker
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    with pytest.raises(SandboxUnavailableError) as refused:
+        open_backend()
+    text = str(refused.value)
+    assert text.startswith("untrusted code cannot be run on this machine.")
+    assert "the built-in sandbox needs Linux, and this is darwin: use a container engine" in text
+    assert "no container engine answers" in text
+    assert "Start Docker" in text
+
+
+def test_windows_is_told_of_its_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    for name in ("auto", "namespace", "docker"):
+        with pytest.raises(SandboxUnavailableError, match=r"inside of WSL 2 \(`wsl --install`"):
+            open_backend(name)

@@ -361,6 +361,34 @@ CASES: tuple[Case, ...] = (
         require="DONE",
     ),
     python(
+        "own_listener",
+        "kernel",
+        "a filter of one's own that is told of refused calls and lets them go on: a refusal weighs more, and where an observer "
+        "is told of them there is no second listener",
+        """
+        import ctypes, fcntl, os, platform, struct
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.syscall.restype = ctypes.c_long
+        SECCOMP, PTRACE, UNSHARE = (317, 101, 272) if platform.machine() == "x86_64" else (277, 117, 97)
+        libc.prctl(38, 1, 0, 0, 0)
+        for target, arguments in ((PTRACE, (0, 0, 0, 0)), (UNSHARE, (0x10000000,))):
+            rules = [(0x20, 0, 0, 0), (0x15, 0, 1, target), (6, 0, 0, 0x7FC00000), (6, 0, 0, 0x7FFF0000)]
+            data = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *r) for r in rules), 32)
+            program = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", 4, ctypes.addressof(data)), 16)
+            fd = libc.syscall(SECCOMP, 1, 8, program)
+            if fd < 0: continue
+            helper = os.fork()
+            if helper == 0:
+                answer = bytearray(80)
+                fcntl.ioctl(fd, 0xC0502100, answer)
+                fcntl.ioctl(fd, 0xC0182101, answer[:8] + struct.pack("<qiI", 0, 0, 1))
+                os._exit(0)
+            if libc.syscall(target, *arguments) == 0: print("ESCAPED through", target)
+            os.kill(helper, 9)
+            os.close(fd)
+        """,
+    ),
+    python(
         "odd_sockets",
         "kernel",
         "only local and internet sockets exist",
