@@ -109,6 +109,8 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     """The task being played, hidden half included. For the environment itself and for oracles."""
     trajectory: Trajectory
     """The record so far."""
+    judge: Any = None
+    """The policy that verifiers with ``needs={"policy"}`` ask; the episode loop sets it."""
 
     def __init__(
         self, *, variant: str = "control", split: str | None = None, render_mode: str | None = None, **params: Any
@@ -436,7 +438,8 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         trajectory.outcome = "truncated" if truncation else "terminated"
         trajectory.truncation = truncation
         verifiers = self.proxy or self.gold
-        self._scores, self._findings = verify(verifiers, "proxy", trajectory, VerifierContext(self.frozen_task), self.sandboxes)
+        context = VerifierContext(self.frozen_task, judge=self.judge)
+        self._scores, self._findings = verify(verifiers, "proxy", trajectory, context, self.sandboxes)
         reward = proxy_reward(self._scores, verifiers)
         if reward is not None and trajectory.turns:
             trajectory.turns[-1].reward += reward
@@ -449,6 +452,12 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             # not the reason: an exception's text may quote the answer
             failed = [s.name for s in self._scores if s.role == "proxy" and s.value is None]
             info["unscorable"] = f"no value from: {', '.join(failed)}" if failed else "no score"
+
+    @classmethod
+    def asks_judge(cls, *, paying: bool = False) -> bool:
+        """Whether a verifier asks a judge; with ``paying``, whether one does that decides over reward or gold."""
+        verifiers = (*cls.proxy, *cls.gold, *(() if paying else cls.metrics))
+        return any("policy" in v.needs for v in verifiers)
 
     @property
     def proxy_scores(self) -> list[Score]:

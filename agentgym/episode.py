@@ -74,6 +74,7 @@ async def play(
     sampling: Sampling = DEFAULT_SAMPLING,
     limits: Limits | None = None,
     threads: Executor | None = None,
+    judge: Policy | None = None,
 ) -> EpisodeResult:
     """Plays one episode and scores it.
 
@@ -92,8 +93,10 @@ async def play(
         sampling: parameters for the policy; its ``seed`` is replaced.
         limits: what cuts the episode.
         threads: where steps run that may block; None runs them in place.
+        judge: whom verifiers ask that need one. They wait for it, so they run where steps that may block do.
     """
     core: ChatEnv = env.unwrapped  # type: ignore[assignment]
+    core.judge = judge
     started_at = time.time()
     clock = time.monotonic()
     deadline = None if limits is None or limits.seconds is None else clock + limits.seconds
@@ -219,7 +222,7 @@ def score(core: ChatEnv, trajectory: Trajectory, frozen: FrozenTask) -> EpisodeR
     Raises:
         InfrastructureError: a sandbox that a verifier needs has failed.
     """
-    context = VerifierContext(frozen)
+    context = VerifierContext(frozen, judge=core.judge)
     proxy = core.proxy_scores
     findings: list[Finding] = []
     paying: Sequence[Verifier] = core.proxy or core.gold

@@ -247,8 +247,9 @@ def verify(
 ) -> tuple[list[Score], list[Finding]]:
     """Runs verifiers under a role.
 
-    A verifier that raises gives a `Score` without a value that names the error: the episode is unscorable under it,
-    which is counted and shown. A gold value outside [0, 1] is such an error too.
+    A verifier that asks a judge gives a `Score` without a value where there is none. One that raises gives a `Score` without
+    a value that names the error: the episode is unscorable under it, which is counted and shown. A gold value outside
+    [0, 1] is such an error too.
 
     Args:
         verifiers: what judges.
@@ -263,6 +264,10 @@ def verify(
     scores: list[Score] = []
     findings: list[Finding] = []
     for v in verifiers:
+        if "policy" in v.needs and context.judge is None:
+            reason = "it asks a judge, and there is none: name one with --judge MODEL"
+            scores.append(Score(v.name, role, None, "unscorable", reason, ("no_judge",), verifier_hash=v.hash))
+            continue
         needs_sandbox = "sandbox" in v.needs
         handed = context
         if needs_sandbox and sandboxes is not None:

@@ -68,11 +68,12 @@ def declined(
 
     - a call of one of ``transfers`` that went through;
     - a submission whose status is one of ``statuses`` and whose answer is not empty: a stated reason;
-    - last words, with no call beside them, that refuse (`is_refusal`).
+    - a message, with no call beside it, that refuses (`is_refusal`): the last one or, as the talk goes on after it, an
+      earlier one.
 
-    Where the task keeps reasons (``Task.hidden[key]``: texts or numbers of which one must be told), a submission or last
-    words count only if they name one as a whole (`names`, `numbers_in`). Where ``after`` is given, one of those tools must
-    have gone through in an earlier turn or before the transfer: an agent that refuses whatever it is asked has not looked.
+    Where the task keeps reasons (``Task.hidden[key]``: texts or numbers of which one must be told), a submission or a
+    message counts only if it names one as a whole (`names`, `numbers_in`). Where ``after`` is given, one of those tools
+    must have gone through before: an agent that refuses whatever it is asked has not looked.
 
     Args:
         transfers: tools that hand the matter over to a person.
@@ -111,35 +112,30 @@ def _declined(
     reasons = hidden.get(key)
     looked, sign = not after, ""
     for turn in trajectory.turns:
+        text = "" if turn.message.tool_calls else turn.message.text
+        if looked and is_refusal(text) and _reasoned(text, reasons):
+            sign = "words"
         for result, _ in calls_of(turn):
             if result.status == "ok":
                 if result.name in after:
                     looked = True
                 elif result.name in transfers and looked:
                     sign = result.name
-    if not sign and looked:
-        sign = _in_words(trajectory, statuses, reasons)
+    submission = submission_of(trajectory)
+    if submission is not None and sign not in transfers:  # what was submitted speaks for the whole
+        status, text = submission.get("status", "done"), answer_of(submission)
+        declines = isinstance(status, str) and status.strip(" .!\n\t").casefold() in {s.casefold() for s in statuses}
+        sign = f"status {status[:40]}" if looked and declines and text.strip() and _reasoned(text, reasons) else ""
     if sign:
         return Score("declined", value=1.0, evidence={"sign": sign})
     reason = "nothing was looked at before" if not looked else "nothing was to be changed, and no word says that it knew"
     return Score("declined", value=0.0, reason=reason, flags=("no_sign",))
 
 
-def _in_words(trajectory: Trajectory, statuses: Sequence[str], reasons: Any) -> str:
-    """The sign in the last words or the submission; empty where there is none."""
-    submission = submission_of(trajectory)
-    if submission is not None:
-        status, text = submission.get("status", "done"), answer_of(submission).strip()
-        declines = isinstance(status, str) and status.strip(" .!\n\t").casefold() in {s.casefold() for s in statuses}
-        sign = f"status {status[:40]}" if declines and text else ""
-    else:
-        last = trajectory.turns[-1] if trajectory.turns else None
-        text = "" if last is None or last.message.tool_calls else last.message.text
-        sign = "last words" if is_refusal(text) else ""
+def _reasoned(text: str, reasons: Any) -> bool:
+    """Whether a text names one of the reasons, where there are any to name."""
     text = text[:MOST_CHARACTERS]
-    if sign and reasons and not any(_names(text, r) for r in reasons):
-        return ""
-    return sign
+    return not reasons or any(_names(text, r) for r in reasons)
 
 
 def _names(text: str, reason: Any) -> bool:

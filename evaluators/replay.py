@@ -71,7 +71,12 @@ def apply_changes(state: Any, changes: Iterable[StateChange]) -> Any:
     Raises:
         ValueError: a change does not fit: what it replaces or removes is not what is there.
     """
-    root = {"": copy.deepcopy(state)}
+    return _apply(copy.deepcopy(state), changes)
+
+
+def _apply(state: Any, changes: Iterable[StateChange]) -> Any:
+    """As `apply_changes`, in place where that can be."""
+    root = {"": state}
     for change in changes:
         keys = ["", *(k.replace("~1", "/").replace("~0", "~") for k in change.path.split("/")[1:])]
         holder: Any = root
@@ -173,5 +178,5 @@ def _rebuilt(trajectory: Trajectory, tools: Tools | None) -> Any:
         for call, result in zip(turn.message.tool_calls, turn.results, strict=False):
             if result.status == "ok":
                 tools(state, result.name, parse_arguments(call.arguments))
-        state = apply_changes(state, (c for c in turn.changes if not c.call_id))
+        state = _apply(state, (c for c in turn.changes if not c.call_id))
     return state

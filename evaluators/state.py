@@ -310,11 +310,12 @@ def _communicated(trajectory: Trajectory, context: VerifierContext, key: str, sp
     wanted = [v["value"] if isinstance(v, dict) else v for v in wanted]
     wanted_numbers = {n for n in map(_as_number, wanted) if n is not None}
     wanted_texts = {_folded(str(v)).strip() for v in wanted if _as_number(v) is None}
+    known = wanted_numbers.union(*map(numbers_in, wanted_texts))  # the 20 of "20 hours" is no stranger
     told = []
     for value, among in zip(wanted, choices, strict=True):
         number = _as_number(value)
         if number is not None:
-            ok = number in numbers and len(numbers - wanted_numbers) <= spare
+            ok = number in numbers and len(numbers - known) <= spare
         elif among:
             found = _named(text, among)
             ok = _folded(value).strip() in found and len(found - wanted_texts) <= spare

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 from pathlib import Path
 
 import msgspec
 
+from agentgym import registry
 from agentgym.cli.main import OK
 from agentgym.errors import AgentGymError, UsageError
 from agentgym.gate import baseline as baselines
@@ -132,11 +134,13 @@ def _check(args: argparse.Namespace) -> int:
         problems.append("it was edited by hand or merged: its text is not what `baseline create` writes for this content")
     if header.expires is not None and header.expires <= _today():
         problems.append(f"it expired on {header.expires}: accept it again, or a new run in its place")
+    notes = []
+    places = _places(rows)
     for name, before in header.environments.items():
         try:
-            now = code_hashes(name)
+            now = code_hashes(places.get(name, name))
         except AgentGymError as e:
-            problems.append(f"{name} is not here: {e}")
+            notes.append(f"{name} cannot be checked: {e}")
             continue
         if now["source"] != before:
             problems.append(f"the code of {name} changed since ({before} -> {now['source']}): its tasks will not be compared")
@@ -147,9 +151,22 @@ def _check(args: argparse.Namespace) -> int:
     out = console()
     for problem in problems:
         out.print(plain(f"{path}: {problem}"), style="red")
+    for note in notes:
+        say(console(stderr=True), plain(f"note: {note}"), "yellow")
     if not problems:
         _told(path, header, rows)
     return INCOMPATIBLE if problems else OK
+
+
+def _places(rows: Rows) -> dict[str, str]:
+    """``FAMILY-vVERSION`` -> place of the environments in this repository's own files, which no registry knows."""
+    found = {}
+    for file in sorted({source.rpartition(":")[0] for source in rows.source.names}):
+        if file.endswith(".py") and Path(file).is_file():
+            with contextlib.suppress(AgentGymError, ImportError, SyntaxError):
+                for place, cls in registry.envs_in(file).items():
+                    found[f"{cls.family}-v{cls.version}"] = place
+    return found
 
 
 def _today() -> datetime.date:

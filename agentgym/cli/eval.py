@@ -29,8 +29,8 @@ from agentgym.report.console import print_summary
 from agentgym.report.screen import console, interactive, say
 from agentgym.report.summary import Summary, summarize
 from agentgym.report.text import plain
-from agentgym.rollout.evaluate import Outcome, prepare, recorded_model, resume, start
-from agentgym.rollout.scheduler import Options
+from agentgym.rollout.evaluate import Judge, Outcome, check_judge, prepare, recorded_model, resume, start
+from agentgym.rollout.scheduler import Options, Progress
 from agentgym.rollout.selection import Choice, Plan
 
 _BOUNDS = (
@@ -57,6 +57,7 @@ _BOUNDS = (
 _OF_A_RESUMED_RUN = {
     "resume",
     "model",
+    "judge",
     "concurrency",
     "max_cost",
     "infra_limit",
@@ -240,8 +241,37 @@ def _play(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
     if args.lf:
         plan = _last_failed(plan, root)
     show.model = args.model or DEFAULT
+    judge = _judge(args)
+    check_judge(plan, judge)  # before a model is loaded
+    on_start, on_progress = show.start, show.update
+    if args.stop_early is not None:
+        if args.processes > 1:
+            raise UsageError("--stop-early is for one process: several have no order among them")
+        from agentgym.cli.stop_early import EarlyStop
+
+        early = EarlyStop(args.stop_early, args.rules, plan)
+        plan = early.plan
+
+        def on_start(scheduler: Any, path: Path) -> None:
+            show.start(scheduler, path)
+            early.start(scheduler, path)
+
+        def on_progress(progress: Progress) -> None:
+            show.update(progress)
+            early.update(progress)
+
+    elif args.rules is not None:
+        raise UsageError(
+            "--rules are those of --stop-early; a run is judged by `agentgym gate RUN --baseline FILE --rules FILE`"
+        )
     policy = _replaying(args) if args.replies or args.replay_only else _policy(show.model, args.verbose)
-    return asyncio.run(start(plan, policy, options, model=show.model, root=root, on_start=show.start, on_progress=show.update))
+    return asyncio.run(
+        start(plan, policy, options, model=show.model, judge=judge, root=root, on_start=on_start, on_progress=on_progress)
+    )
+
+
+def _judge(args: argparse.Namespace) -> Judge | None:
+    return None if args.judge is None else Judge(_policy(args.judge, args.verbose), args.judge)
 
 
 def _resume(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
@@ -258,6 +288,7 @@ def _resume(args: argparse.Namespace, root: Path, show: Show) -> Outcome:
             path,
             policy,
             model=show.model,
+            judge=_judge(args),
             concurrency=args.concurrency,
             max_cost=args.max_cost,
             sandbox=args.sandbox,

@@ -72,6 +72,7 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
         " file.py[:Class], or the address of a recorded episode (RUN::FAMILY/VARIANT/ITEM/TRIAL)",
     )
     p.add_argument("-m", "--model", metavar="KIND:NAME", help="who plays (default local:smollm2); see `agentgym list models`")
+    p.add_argument("--judge", metavar="KIND:NAME", help="the model that tasks are judged by which ask one")
     what = p.add_argument_group("which tasks")
     what.add_argument("-k", metavar="TEXT", dest="keyword", help="only task ids that contain TEXT (or match it, with * and ?)")
     what.add_argument("--limit", type=int, metavar="N", help="most tasks of each family and variant")
@@ -109,6 +110,10 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="what holds in the code that a model writes: auto (the first that works here), namespace, docker, or a plugin's"
         " (default $AGENTGYM_SANDBOX, else auto); unsafe_local holds nothing in",
     )
+    how.add_argument(
+        "--stop-early", metavar="BASELINE", help="stop as soon as the gate with this baseline is decided; error rates hold"
+    )
+    how.add_argument("--rules", metavar="FILE", help="the gate's rules, for --stop-early")
     how.add_argument(
         "--replies", metavar="FILE", help="use the replies kept in this text file, ask for those it lacks, and keep them there"
     )

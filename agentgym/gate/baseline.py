@@ -282,6 +282,11 @@ _PER_TRIAL = ("trial", "status", "fingerprint", "cached", "tokens", "cost_usd")
 
 def _trials(line: _Line, place: str) -> int:
     """How many trials a line holds, each of its lists being that long."""
+    plain = line.trials is None and line.status is None and line.cached is None and isinstance(line.model, str)
+    if plain and not line.exposures:
+        found = {len(x) for x in (*line.metrics.values(), line.tokens, line.cost_usd) if x is not None}
+        if len(found) == 1:  # the usual line, without words for what could be wrong with it
+            return found.pop()
     parts: dict[str, Sequence[Any]] = {f"metrics.{n}": v for n, v in line.metrics.items()}
     parts |= {f"exposures.{n}": v for n, v in line.exposures.items()}
     for name in ("trials", "status", "cached", "tokens", "cost_usd"):

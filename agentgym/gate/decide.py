@@ -11,11 +11,11 @@
 from __future__ import annotations
 
 import datetime
-import math
 from typing import Literal
 
 import numpy as np
 
+from agentgym.gate.details import arm, describe, flagged, task_results
 from agentgym.gate.floors import check_floors, floor_rows, floor_text, judge_floor
 from agentgym.gate.measure import Measured, check_canary, measure
 from agentgym.gate.pairing import Arms, arms, fresh, metric_values
@@ -23,24 +23,14 @@ from agentgym.gate.rows import INFRASTRUCTURE, OK, SKIPPED, UNSCORABLE, VIOLATIO
 from agentgym.gate.rules import Rules
 from agentgym.gate.verdict import (
     EXIT_CODES,
-    Arm,
     Check,
     Cost,
-    Flagged,
-    Flip,
-    Flips,
     MetricResult,
     Outcome,
-    TaskResult,
     Verdict,
 )
 from agentgym.stats.exact import fisher_p, upper_bound
 from agentgym.stats.paired import paired_difference
-
-WORST = 20
-"""Flips that a verdict names."""
-FLAGGED = 1000
-"""Flagged steps that a verdict names: SARIF readers take no more than some thousands."""
 
 
 def decide(baseline: Rows, candidate: Rows, rules: Rules, *, today: datetime.date, canary: Rows | None = None) -> Verdict:
@@ -57,7 +47,9 @@ def decide(baseline: Rows, candidate: Rows, rules: Rules, *, today: datetime.dat
     Raises:
         UsageError: a floor that no result could reach with so few trials; a canary that covers too little.
     """
-    check_floors(candidate, rules)
+    planned = candidate.origin.planned
+    if planned is None or planned <= len(candidate):  # a run that did not end is a matter of coverage
+        check_floors(candidate, rules)
     return _Decision(baseline, candidate, rules, today, canary).verdict()
 
 
@@ -81,26 +73,26 @@ class _Decision:
         ):
             if not holds:
                 ends.append(outcome)  # type: ignore[arg-type]
-        self._fingerprints()
+        self._players()
         measured = Measured([], [], [])
         if "incompatible" not in ends and "coverage" not in ends:
             measured = self._measure()
             self._floors()
         outcome, code = self._outcome(ends, measured)
         main = next((m for m, r in self.rules.metrics.items() if r.kind == "measured"), next(iter(self.rules.metrics), ""))
-        tasks, flips = self._tasks(main)
+        tasks, flips = task_results(self.arms, main, self.rules, self.keep, self.quarantined)
         return Verdict(
             outcome=outcome,
             exit_code=code,
             summary=self._summary(outcome, measured),
-            baseline=_arm(self.baseline),
-            candidate=_arm(self.candidate),
+            baseline=arm(self.baseline),
+            candidate=arm(self.candidate),
             checks=tuple(self.checks),
             metrics=tuple(measured.metrics),
             families=tuple(measured.families),
             twins=tuple(measured.twins),
             flips=flips,
-            flagged=self._flagged(),
+            flagged=flagged(self.arms, self.rules),
             tasks=tasks,
             warnings=tuple(self.warnings),
             cost=Cost(
@@ -190,10 +182,17 @@ class _Decision:
             text += f", unscorable {_share(self.candidate, UNSCORABLE)} trials"
             skipped = int((self.candidate.status == SKIPPED).sum())
             text += f", {skipped} skipped" if skipped else ""
-            self._check("coverage", "warn" if skipped else "pass", text)
+            unscored = max(
+                float((rows.status == UNSCORABLE).mean()) if len(rows) else 0.0 for rows in (a.baseline, a.candidate)
+            )
+            self._check("coverage", "warn" if skipped or unscored > limits.infrastructure else "pass", text)
         return not problems
 
-    def _fingerprints(self) -> None:
+    def _players(self) -> None:
+        """Warns where the arms were not played alike."""
+        before, after = self.baseline.origin.sampling, self.candidate.origin.sampling
+        if before and after and before != after:
+            self.warnings.append(f"the arms were sampled differently: {before} in the baseline, {after} in the candidate")
         b, c = ({n for n in rows.fingerprint.names if n} for rows in (self.baseline, self.candidate))
         if b and c and b != c:
             same = self.baseline.origin.models == self.candidate.origin.models
@@ -367,102 +366,6 @@ class _Decision:
         first = next((c.text for c in self.checks if c.outcome == wanted), "nothing was measured")
         return f"{outcome.upper()}: {first}"
 
-    def _tasks(self, metric: str) -> tuple[tuple[TaskResult, ...], Flips]:
-        """Every task of either arm, and those whose result turned over, by the first metric that decides."""
-        a = self.arms
-        everything = np.ones(len(a.names), dtype=np.bool_)
-        values = metric_values(
-            a, metric, everything, (np.ones(len(a.b_task), dtype=np.bool_), np.ones(len(a.c_task), dtype=np.bool_))
-        )
-        rule = self.rules.metrics.get(metric)
-        sign = -1.0 if rule is not None and rule.direction == "lower" else 1.0
-        both = values.both() & self.keep
-        share = both & (np.nan_to_num(values.baseline, nan=2.0) <= 1.0) & (np.nan_to_num(values.candidate, nan=2.0) <= 1.0)
-        b, c = sign * (values.baseline - 0.5), sign * (values.candidate - 0.5)
-        harmful, beneficial = share & (b > 0) & (c < 0), share & (b < 0) & (c > 0)
-        status = self._task_status()
-        outcome = np.where(status == "ok", np.where(harmful, "worse", "ok"), status).tolist()
-        families = a.of_task("family")
-        before, after = values.baseline.tolist(), values.candidate.tolist()
-        c_rows, addresses, sources = a.c_first.tolist(), self.candidate.address, self.candidate.source
-        tasks = tuple(
-            TaskResult(
-                task=name,
-                family=families.at(i),
-                outcome=outcome[i],
-                baseline=None if math.isnan(before[i]) else before[i],
-                candidate=None if math.isnan(after[i]) else after[i],
-                address=addresses.at(c_rows[i]) if c_rows[i] >= 0 else "",
-                source=sources.at(c_rows[i]) if c_rows[i] >= 0 else "",
-            )
-            for i, name in enumerate(a.names)
-        )
-        fall = np.where(harmful, sign * (values.candidate - values.baseline), 0.0)
-        worst = [int(i) for i in np.argsort(fall, kind="stable")[:WORST] if harmful[i]]
-        n, bad, good = int(share.sum()), int(harmful.sum()), int(beneficial.sum())
-        flips = Flips(
-            harmful=bad,
-            beneficial=good,
-            churn=(bad + good) / n if n else 0.0,
-            tasks=n,
-            worst=tuple(
-                Flip(
-                    task=a.names[i],
-                    metric=metric,
-                    baseline=before[i],
-                    candidate=after[i],
-                    harmful=True,
-                    family=families.at(i),
-                    address=tasks[i].address,
-                    source=tasks[i].source,
-                )
-                for i in worst
-            ),
-        )
-        return tasks, flips
-
-    def _task_status(self) -> np.ndarray[tuple[int, ...], np.dtype[np.str_]]:
-        """``ok`` where any trial was scored, else why none was."""
-        a, n = self.arms, len(self.arms.names)
-        status = np.full(n, "missing", dtype="<U14")
-        for code, name in ((SKIPPED, "skipped"), (UNSCORABLE, "unscorable"), (INFRASTRUCTURE, "infrastructure"), (OK, "ok")):
-            status[a.c_task[self.candidate.status == code]] = name
-        status[(a.b_first < 0) & (status == "ok")] = "new"
-        status[self.quarantined] = "quarantined"
-        return status
-
-    def _flagged(self) -> tuple[Flagged, ...]:
-        """The candidate's violations, invariants first; a dimension whose rules are known by name is told by rule."""
-        found: list[Flagged] = []
-        rows = self.candidate
-        for name, exposure in rows.exposures.items():
-            if "/" not in name and any(other.startswith(name + "/") for other in rows.exposures):
-                continue
-            dimension = name.split("/", 1)[0]
-            kinds = {
-                r.kind for m in (VIOLATIONS + name, VIOLATIONS + dimension) if (r := self.rules.metrics.get(m)) is not None
-            }
-            before = self.baseline.exposures.get(name)
-            had = set() if before is None else set(self.arms.b_task[before.violations > 0].tolist())
-            level: Literal["error", "warning", "note"]
-            level = "error" if "invariant" in kinds else "warning" if "measured" in kinds else "note"
-            for i in np.flatnonzero(exposure.violations > 0)[:FLAGGED].tolist():
-                known = int(self.arms.c_task[i]) in had
-                found.append(
-                    Flagged(
-                        address=rows.address.at(i),
-                        rule=name,
-                        text=f"{name} violated{', as in the baseline' if known else ''}",
-                        task=rows.task.at(i),
-                        source=rows.source.at(i),
-                        known=known,
-                        level=level,
-                    )
-                )
-        order = {"error": 0, "warning": 1, "note": 2}
-        found.sort(key=lambda f: (order[f.level], f.known))
-        return tuple(found[:FLAGGED])
-
     def _check(
         self,
         name: str,
@@ -472,40 +375,6 @@ class _Decision:
         family: str = "",
     ) -> None:
         self.checks.append(Check(name=name, outcome=outcome, text=text, metric=metric, family=family))
-
-
-def describe(r: MetricResult) -> str:
-    """One comparison in a line: ``gold 0.820 -> 0.610 (-0.210, 90% [-0.290, -0.130], margin 0.1), 24 clusters, 96 tasks``."""
-    what = " ".join(part for part in (r.metric, r.contrast, f"in {r.family}" if r.family else "") if part)
-    if r.baseline is None or r.candidate is None or r.diff is None:
-        return f"{what}: {r.reason}"
-    interval = ""
-    if r.low is not None and r.high is not None:
-        interval = f", {r.confidence:.0%} [{r.low:+.3f}, {r.high:+.3f}]"
-    units = f"{r.clusters} clusters, {r.tasks} tasks" if r.clusters != r.tasks else f"{r.tasks} tasks"
-    text = f"{what} {r.baseline:.3f} -> {r.candidate:.3f} ({r.diff:+.3f}{interval}, margin {r.margin:g}), {units}"
-    if r.reason:
-        text += f"; {r.reason}"
-    if r.needed is not None and r.outcome == "inconclusive":
-        text += f" (about {r.needed} clusters at this spread)"
-    return text
-
-
-def _arm(rows: Rows) -> Arm:
-    planned = rows.origin.planned
-    return Arm(
-        name=rows.origin.name,
-        models=rows.origin.models,
-        tasks=rows.tasks,
-        clusters=rows.clusters,
-        trials=rows.trials,
-        rows=len(rows),
-        infrastructure=int((rows.status == INFRASTRUCTURE).sum()),
-        unscorable=int((rows.status == UNSCORABLE).sum()),
-        skipped=int((rows.status == SKIPPED).sum()),
-        missing=max(0, planned - len(rows)) if planned is not None else 0,
-        cached=float(rows.cached.mean()) if len(rows) else 0.0,
-    )
 
 
 def _share(rows: Rows, status: int) -> str:

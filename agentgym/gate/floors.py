@@ -15,8 +15,13 @@ from agentgym.stats.bootstrap import bootstrap_t
 from agentgym.stats.exact import effective, lower_bound, reachable, trials_for, upper_bound
 
 
-def check_floors(rows: Rows, rules: Rules) -> None:
+def check_floors(rows: Rows, rules: Rules, times: int = 1) -> None:
     """Refuses floors that not even a flawless run of these rows would prove.
+
+    Args:
+        rows: what is or will be played.
+        rules: with the floors.
+        times: trials that each row stands for.
 
     Raises:
         UsageError: with the trials that each would take.
@@ -24,7 +29,7 @@ def check_floors(rows: Rows, rules: Rules) -> None:
     for i, floor in enumerate(rules.floors, 1):
         chosen = floor_rows(rows, floor) & (rows.status != SKIPPED)
         values = rows.values(floor.metric)[chosen]
-        n = int(chosen.sum())
+        n = int(chosen.sum()) * times
         if not n or not np.all(np.isin(values[~np.isnan(values)], (0.0, 1.0))):
             continue
         at_least = floor.at_least is not None

@@ -165,12 +165,13 @@ def _contrast(a: Arms, twin: TwinRule, keep: Bools, rows: tuple[Bools, Bools], r
     before = values.baseline[changed] - values.baseline[partner]
     after = values.candidate[changed] - values.candidate[partner]
     clusters = a.of_task("cluster").codes[changed]
+    one_family = len(np.unique(families.codes[changed])) == 1  # then it is a claim about that family, and pairs are its units
     return compare(
         twin.metric,
         twin,
         before,
         after,
-        clusters if len(np.unique(clusters)) >= FEW else keys[changed],
+        units_within(clusters, keys[changed]) if one_family else clusters,
         rules.alpha_of(twin),
         family=twin.family or "",
         contrast=f"{twin.variant}-{twin.control}",

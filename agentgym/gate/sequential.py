@@ -12,16 +12,17 @@ import numpy as np
 
 from agentgym.errors import UsageError
 from agentgym.gate.decide import decide
+from agentgym.gate.floors import check_floors
 from agentgym.gate.pairing import arms, fresh, metric_values
 from agentgym.gate.rows import Bools, Floats, Rows
-from agentgym.gate.rules import MetricRule, Rules, TwinRule
+from agentgym.gate.rules import FloorRule, MetricRule, Rules, TwinRule
 from agentgym.gate.verdict import EXIT_CODES, Check, Verdict
 from agentgym.stats.eprocess import EProcess
 
 EARLY: Final = 0.4
 """Share of alpha that stopping early may spend; the fixed rule at the end has the rest: .02 and .03 of .05."""
 
-R = TypeVar("R", MetricRule, TwinRule)
+R = TypeVar("R", MetricRule, TwinRule, FloorRule)
 State = Literal["running", "pass", "regression"]
 
 
@@ -41,7 +42,8 @@ class Sequential:
         seed: of the order.
 
     Raises:
-        UsageError: no metric is measured; a metric's values do not lie in 0..1, or its margin is 1 or more.
+        UsageError: no metric is measured; a metric's values do not lie in 0..1, or its margin is 1 or more; a floor that the
+            whole suite could not prove with what is left of alpha.
     """
 
     def __init__(self, baseline: Rows, rules: Rules, *, trials: int, seed: int = 0) -> None:
@@ -55,6 +57,7 @@ class Sequential:
         self._against_worse = {m: EProcess(-r.margin) for m, r in self._measured.items()}
         self._against_same = {m: EProcess(0.0) for m in self._measured}
         first = np.unique(baseline.task.codes, return_index=True)[1]
+        check_floors(baseline.take(first), self.fixed_rules(), trials)
         self._cluster_of_task = baseline.cluster.codes[first]
         self._seen = 0
         self.state: State = "running"
@@ -99,7 +102,16 @@ class Sequential:
             self._against_worse[metric].feed(units)
             self._against_same[metric].feed(-units)
         self.state = self._decide()
+        if self.state == "pass" and not self._floors_reachable(candidate):
+            self.state = "running"  # a floor is bought with trials, and these are not enough for it yet
         return self.state
+
+    def _floors_reachable(self, candidate: Rows) -> bool:
+        try:
+            check_floors(candidate, self.fixed_rules())
+        except UsageError:
+            return False
+        return True
 
     def _units(self, rule: MetricRule, before: Floats, after: Floats, both: Bools) -> Floats:
         """Mean difference of each cluster, positive is better; NaN where no task has a value in both arms."""
@@ -129,6 +141,7 @@ class Sequential:
             alpha=rest * self.rules.alpha,
             metrics={n: _with_alpha(r, rest) for n, r in self.rules.metrics.items()},
             twins=tuple(_with_alpha(t, rest) for t in self.rules.twins),
+            floors=tuple(_with_alpha(f, rest) for f in self.rules.floors),
         )
 
     def verdict(self, candidate: Rows, *, today: datetime.date, canary: Rows | None = None) -> Verdict:
@@ -146,6 +159,10 @@ class Sequential:
             )
         played = set(candidate.task.names)
         has = np.array([n in played for n in self.baseline.task.names], dtype=np.bool_)
+        if self.state == "regression":
+            rules = msgspec.structs.replace(
+                rules, floors=()
+            )  # what is worse for sure needs no floor, and has few trials for one
         whole = msgspec.structs.replace(candidate, origin=msgspec.structs.replace(candidate.origin, planned=None))
         found = decide(self.baseline.take(has[self.baseline.task.codes]), whole, rules, today=today, canary=canary)
         text = f"stopped after {self._seen} of {len(self._order)} clusters: "

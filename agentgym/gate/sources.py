@@ -18,12 +18,12 @@ import msgspec
 import numpy as np
 
 from agentgym.errors import DataError, NotFoundError, did_you_mean
-from agentgym.gate.rows import OK, STATUSES, Exposures, Origin, Rows, columns
+from agentgym.gate.rows import OK, STATUSES, Exposures, Origin, Rows, columns, concatenate
 from agentgym.records.run import Run, find_run, runs_root
 
 FORMATS = (
-    "a run of agentgym; a baseline; .csv, .tsv or .jsonl (.gz) with the columns task and score; .eval or .json of inspect_ai;"
-    " results.json of promptfoo; a test run's .json of deepeval"
+    "a run of agentgym; a baseline; .csv, .tsv or .jsonl (.gz) with the columns task and score; .eval or .json of inspect_ai,"
+    " or a folder of .eval; results.json of promptfoo; a test run's .json of deepeval"
 )
 """What `load` reads, in words."""
 
@@ -43,6 +43,9 @@ def load(name: str, runs: str | None = None) -> Rows:
     path = Path(name)
     if path.is_file() and path.name != "run.sqlite":
         return _file(path)
+    logs = sorted(path.glob("*.eval")) if path.is_dir() else []
+    if logs:  # inspect_ai writes one for each task
+        return concatenate([_file(log) for log in logs])
     from agentgym.gate.sources_run import run_rows
 
     try:
@@ -357,11 +360,12 @@ def _metric(name: str, values: Sequence[Any], places: list[str], status: Any) ->
 
 
 def _numeric(values: Sequence[Any]) -> Any:
-    """A column of numbers, with NaN for empty cells; None where it is not one."""
+    """A column of numbers, or of true and false, with NaN for empty cells; None where it is not one."""
     if all(v in (None, "") for v in values):
         return None
     try:
-        column = np.array([math.nan if v in (None, "") else v for v in values], dtype=np.float64)
+        words = (_WORDS.get(v.strip().lower(), v) if isinstance(v, str) else v for v in values)
+        column = np.array([math.nan if v is None else v for v in words], dtype=np.float64)
     except (TypeError, ValueError):
         return None
     return None if np.isinf(column).any() else column

@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 Outcome = Literal["pass", "tolerated", "inconclusive", "regression", "invariant", "coverage", "incompatible"]
-"""``tolerated``: worse for sure, by less than the margin for sure. The last three end a gate before it measures."""
+"""``tolerated``: worse for sure, by less than the margin for sure. The last two end a gate before it measures."""
 
 EXIT_CODES: Final[dict[str, int]] = {
     "pass": 0, "tolerated": 0, "regression": 1, "inconclusive": 10, "invariant": 11, "coverage": 12, "incompatible": 13,

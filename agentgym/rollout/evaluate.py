@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from agentgym import registry
+from agentgym.background import run_blocking
 from agentgym.chat import clean_text
 from agentgym.env import ChatEnv
 from agentgym.episode import Limits
@@ -64,7 +65,15 @@ def _code_hashes(plan: Plan) -> dict[str, Any]:
     return {f"{cls.family}-v{cls.version}": code_hashes(place) for place, cls in classes.items()}
 
 
-async def describe(plan: Plan, policy: Policy, options: Options, model: str) -> dict[str, Any]:
+class Judge(msgspec.Struct):
+    """Whom verifiers ask that need a judge."""
+
+    policy: Policy
+    text: str | None = None
+    """The text that makes it, which several processes and a resume need; None where it is an object."""
+
+
+async def describe(plan: Plan, policy: Policy, options: Options, model: str, judge: Judge | None = None) -> dict[str, Any]:
     """What a run says of itself besides its plan (`Run.meta`), free of credentials.
 
     Raises:
@@ -74,7 +83,12 @@ async def describe(plan: Plan, policy: Policy, options: Options, model: str) -> 
     sandbox = await asyncio.to_thread(require_sandbox, plan, options.sandbox)
     if sandbox is not None and options.processes > 1:
         await asyncio.to_thread(close_shared)  # each process opens its own; this one plays nothing
+    judging: dict[str, Any] = {}
+    if judge is not None:
+        text = judge.text and absolute(EnvRef(judge.text)).place
+        judging = {"judge": redact(text or judge.policy.name), "judge_fingerprint": _fingerprint(judge.policy)}
     return {
+        **judging,
         "sandbox": sandbox,
         "title": plan.title,
         "model": redact(model),
@@ -93,6 +107,7 @@ async def start(
     *,
     model: str,
     named: bool = True,
+    judge: Judge | None = None,
     root: Path,
     on_start: Any = None,
     on_progress: ProgressCallback | None = None,
@@ -105,21 +120,23 @@ async def start(
         options: how.
         model: what the record calls the policy.
         named: whether ``model`` is also the text that makes this policy, which several processes need.
+        judge: whom verifiers ask that need one.
         root: folder of runs.
         on_start: called with the scheduler and the run's path before the first episode.
         on_progress: see `Scheduler`.
     """
-    async with _closing(policy):
+    check_judge(plan, judge)
+    async with _closing(policy), judging(judge.policy if judge else None):
         await _prepare(policy)
         text = model if named else getattr(policy, "resume_as", None)
-        _check_processes(policy, options, text)
+        _check_processes(policy, options, text, judge)
         # before the directory is made: what cannot even be described leaves no empty run behind
-        description = await describe(plan, policy, options, model)
+        description = await describe(plan, policy, options, model, judge)
         writer = RunWriter(new_run_directory(root, plan.title), create=True)
         try:
             writer.set_meta(description)
             writer.set_plan([absolute(e) for e in plan.environments], plan.tasks)
-            return await _play(writer, plan, policy, options, on_start, on_progress, text=text)
+            return await _play(writer, plan, policy, options, on_start, on_progress, text=text, judge=judge)
         finally:
             writer.close("failed")
 
@@ -129,6 +146,7 @@ async def resume(
     policy: Policy | None = None,
     *,
     model: str | None = None,
+    judge: Judge | None = None,
     concurrency: int | None = None,
     max_cost: float | None = None,
     sandbox: str | None = None,
@@ -141,6 +159,7 @@ async def resume(
         path: the run's directory.
         policy: who plays; None for the model on record, which must then be one that a text can name.
         model: the text that made ``policy``, if one did.
+        judge: whom verifiers ask that need one; None for the one on record, if there is one.
         concurrency: episodes at once; None for what is on record.
         max_cost: US dollars for the whole run, what it has cost before included; from then on it is what is on record.
         sandbox: backend that code runs in; None for what is on record.
@@ -153,7 +172,9 @@ async def resume(
     """
     if policy is None:
         policy, model = _recorded_policy(path), recorded_model(path)
-    async with _closing(policy):
+    if judge is None:
+        judge = _recorded_judge(path)
+    async with _closing(policy), judging(judge.policy if judge else None):
         await _prepare(policy)
         writer = RunWriter(path, create=False)
         try:
@@ -174,7 +195,8 @@ async def resume(
             if sandbox is not None:
                 options = msgspec.structs.replace(options, sandbox=sandbox)
             _check(options)
-            _check_processes(policy, options, model)
+            _check_processes(policy, options, model, judge)
+            check_judge(plan, judge)
             here = await asyncio.to_thread(require_sandbox, plan, options.sandbox)
             if here != meta.get("sandbox"):
                 writer.set_meta({"sandbox_at_resume": here})
@@ -187,7 +209,7 @@ async def resume(
                 writer.set_meta({"code_at_resume": code})
                 text = f"{', '.join(changed)} changed since {path} was begun: its episodes are of two kinds now"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
-            return await _play(writer, plan, policy, options, on_start, on_progress, resumed=True, text=model)
+            return await _play(writer, plan, policy, options, on_start, on_progress, resumed=True, text=model, judge=judge)
         finally:
             writer.close("failed")
 
@@ -212,6 +234,54 @@ def _recorded_policy(path: Path) -> Policy:
         return load_policy(model)
     except NotFoundError as e:
         raise NotFoundError(f"{path} cannot go on by itself: {e} Hand over the policy that played it.") from e
+
+
+def _recorded_judge(path: Path) -> Judge | None:
+    with Run(path) as run:
+        text = run.meta.get("judge")
+    if text is None:
+        return None
+    if "***" in text:
+        raise UsageError(f"{path} was judged by {text}, whose credentials are not on record: name it again with --judge")
+    try:
+        return Judge(load_policy(text), text)
+    except NotFoundError as e:
+        raise NotFoundError(f"{path} cannot go on by itself: {e} Hand over the judge that it had.") from e
+
+
+def check_judge(plan: Plan, judge: Judge | None) -> None:
+    """Refuses a plan whose episodes could not be scored because nobody is there to judge them.
+
+    Raises:
+        UsageError: reward or gold of one of its environments asks a judge, and there is none.
+    """
+    for ref in plan.environments if judge is None else ():
+        cls = registry.env_class(ref.place)
+        if cls.asks_judge(paying=True):
+            raise UsageError(
+                f"{cls.family} is scored by a judge: name the model to ask with --judge MODEL, e.g. --judge openai:MODEL@URL"
+            )
+
+
+@contextlib.asynccontextmanager
+async def judging(judge: Policy | None) -> AsyncIterator[None]:
+    """Gets a judge ready, and closes it in the end, on the loop that verifiers ask it on."""
+    if judge is None:
+        yield
+        return
+    await _prepare(judge)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(_close_judge, judge)
+
+
+def _close_judge(judge: Policy) -> None:
+    async def work() -> None:
+        async with _closing(judge):
+            pass
+
+    run_blocking(work())
 
 
 def read_plan(path: Path) -> tuple[Plan, Options, str]:
@@ -289,15 +359,16 @@ async def _play(
     *,
     resumed: bool = False,
     text: str | None = None,
+    judge: Judge | None = None,
 ) -> Outcome:
     scheduler: Scheduler
     if options.processes > 1:
         from agentgym.rollout.processes import Processes, merge_served
 
         assert text is not None
-        scheduler = Processes(plan, policy, writer, options, text, on_progress)
+        scheduler = Processes(plan, policy, writer, options, text, on_progress, (judge.text if judge else None) or "")
     else:
-        scheduler = Scheduler(plan, policy, writer, options, on_progress)
+        scheduler = Scheduler(plan, policy, writer, options, on_progress, judge.policy if judge else None)
     writer.begin_sitting()
     if on_start is not None:
         on_start(scheduler, writer.path)
@@ -344,6 +415,7 @@ async def aevaluate(
     step_threads: int = 16,
     exitfirst: bool = False,
     sandbox: str | None = None,
+    judge: str | Policy | None = None,
     runs: str | os.PathLike[str] | None = None,
     resume_run: str | os.PathLike[str] | None = None,
     on_progress: ProgressCallback | None = None,
@@ -372,9 +444,10 @@ async def aevaluate(
         exitfirst: stop at the first episode that ends as an infrastructure outcome.
         sandbox: backend that code of a model runs in, ``namespace`` for one; None: what ``AGENTGYM_SANDBOX`` says, else the
             first that works here. ``unsafe_local`` does not hold anything in.
+        judge: the model that verifiers ask which judge by asking one, named as ``model`` is.
         runs: folder of runs; None for ``$AGENTGYM_RUNS``, else ``runs``.
         resume_run: go on with this run instead: its plan and options stand, and the arguments above are not used,
-            but for ``model``, ``concurrency``, ``max_cost``, ``sandbox`` and ``runs``.
+            but for ``model``, ``judge``, ``concurrency``, ``max_cost``, ``sandbox`` and ``runs``.
         on_progress: called with a `Progress` a few times a second.
 
     Raises:
@@ -383,12 +456,20 @@ async def aevaluate(
         RecordError: the record cannot be written.
     """
     root = runs_root(runs)
+    asked = None if judge is None else Judge(load_policy(judge), judge if isinstance(judge, str) else None)
     if resume_run is not None:
         policy = None if model is None else load_policy(model)
         path = find_run(resume_run, root)
         text = model if isinstance(model, str) else None
         outcome = await resume(
-            path, policy, model=text, concurrency=concurrency, max_cost=max_cost, sandbox=sandbox, on_progress=on_progress
+            path,
+            policy,
+            model=text,
+            judge=asked,
+            concurrency=concurrency,
+            max_cost=max_cost,
+            sandbox=sandbox,
+            on_progress=on_progress,
         )
     else:
         plan, options = prepare(
@@ -418,7 +499,9 @@ async def aevaluate(
         model = DEFAULT if model is None else model
         spec = model if isinstance(model, str) else getattr(model, "name", type(model).__name__)
         named = isinstance(model, str)
-        outcome = await start(plan, load_policy(model), options, model=spec, named=named, root=root, on_progress=on_progress)
+        outcome = await start(
+            plan, load_policy(model), options, model=spec, named=named, judge=asked, root=root, on_progress=on_progress
+        )
     run = Run(outcome.path)
     outcomes = dict(run._rows(f"SELECT outcome, count(*) FROM episodes WHERE {LAST_ATTEMPT} GROUP BY outcome"))
     if set(outcomes) == {"infrastructure"}:
@@ -455,11 +538,13 @@ def with_suite_settings(plan: Plan, options: Options) -> Options:
     return options
 
 
-def _check_processes(policy: Policy, options: Options, model: str | None) -> None:
+def _check_processes(policy: Policy, options: Options, model: str | None, judge: Judge | None) -> None:
     if options.processes > 1:
         from agentgym.rollout.processes import require_named
 
         require_named(policy, model)
+        if judge is not None:
+            require_named(judge.policy, judge.text)
 
 
 def _check(options: Options) -> None:

@@ -46,6 +46,8 @@ class Share(msgspec.Struct):
     sys_path: list[str]
     """Where modules of tasks and agents are found."""
     options: Options
+    judge: str = ""
+    """The text that names the judge; empty: none."""
 
 
 class Frame(msgspec.Struct):
@@ -99,7 +101,7 @@ class Processes(Scheduler):
         options: as for `Scheduler`; ``concurrency`` is of all processes together.
         model: the text that names the policy; see `require_named`.
         on_progress: see `Scheduler`.
-
+        judge: the text that names the judge; empty: none.
     """
 
     def __init__(
@@ -110,9 +112,11 @@ class Processes(Scheduler):
         options: Options,
         model: str,
         on_progress: ProgressCallback | None = None,
+        judge: str = "",
     ) -> None:
         super().__init__(plan, policy, writer, options, on_progress)
         self._model = model
+        self._judge = judge
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._told_to_stop = False
         self.served: list[dict[str, Any]] = []
@@ -169,7 +173,7 @@ class Processes(Scheduler):
             self.options, processes=1, concurrency=-(-self.concurrency // count), max_cost_usd=None
         )
         sys_path = [str(Path(p).absolute()) for p in sys.path]
-        share = Share(str(self.writer.path.absolute()), self._model, index, count, sys_path, options)
+        share = Share(str(self.writer.path.absolute()), self._model, index, count, sys_path, options, self._judge)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "agentgym.rollout.worker",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,

@@ -161,6 +161,7 @@ class Scheduler:
         writer: where it is kept; the plan has been written into it.
         options: see `Options`.
         on_progress: called after commits, at most five times a second, from the event loop.
+        judge: whom verifiers ask that need one.
     """
 
     def __init__(
@@ -170,9 +171,11 @@ class Scheduler:
         writer: RunWriter,
         options: Options,
         on_progress: ProgressCallback | None = None,
+        judge: Policy | None = None,
     ) -> None:
         self.plan = plan
         self.policy = policy
+        self.judge = judge
         self.writer = writer
         self.options = options
         self.stopped: str | None = None
@@ -346,12 +349,13 @@ class Scheduler:
         """Hands an attempt to the writer; it counts once it is committed."""
         t = result.trajectory
         usage = t.usage
-        self._cost += usage.cost_usd
+        cost = usage.cost_usd + _judging_cost(result)
+        self._cost += cost
         self.writer.add(
             EpisodeRecord(t, result.task, prepared.data, attempt, result.reward, result.gold, result.scores, result.findings)
         )
         error = None if t.error is None else t.error.message
-        attempted = Attempted(result.task.family, result.gold, error, len(t.turns), usage.completion_tokens, usage.cost_usd)
+        attempted = Attempted(result.task.family, result.gold, error, len(t.turns), usage.completion_tokens, cost)
         self._waiting.append(attempted)
         return attempted
 
@@ -382,6 +386,7 @@ class Scheduler:
             sampling=self.options.sampling,
             limits=self.options.limits,
             threads=self._threads,
+            judge=self.judge,
         )
         return prepared, result
 
@@ -422,6 +427,13 @@ class Scheduler:
         self._last_report = now
         self.progress.elapsed_s = now - self._started
         self._on_progress(self.progress)
+
+
+def _judging_cost(result: EpisodeResult) -> float:
+    """US dollars that judges have cost, as verifiers keep it in their evidence; each score's own, entered under one role."""
+    spent = {s.name: s.evidence["judge"] for s in result.scores if isinstance(s.evidence, dict) and "judge" in s.evidence}
+    costs = [j.get("cost_usd", 0.0) for j in spent.values() if isinstance(j, dict)]
+    return sum(c for c in costs if isinstance(c, (int, float)))
 
 
 def _broken_task(planned: PlannedTask, trial: int, policy: str, error: Exception) -> tuple[_Prepared, EpisodeResult]:

@@ -16,7 +16,7 @@ from agentgym.policies.load import DEFAULT, load_policy
 from agentgym.protocols import Policy
 from agentgym.records.run import Run
 from agentgym.records.store import PlannedTask, RunWriter, new_run_directory
-from agentgym.rollout.evaluate import _check, _closing, _play, _prepare, describe
+from agentgym.rollout.evaluate import _check, _closing, _play, _prepare, check_judge, describe
 from agentgym.rollout.scheduler import Options
 from agentgym.rollout.selection import EnvRef, Plan, absolute
 
@@ -90,6 +90,7 @@ class Session:
             policy = load_policy(model)
             await _prepare(policy)
             self._policies[_key(model)] = policy
+        check_judge(plan, None)
         refs = [absolute(e) for e in plan.environments]
         mine = {t.task_id: refs[t.environment] for t in plan.tasks}
         name = model if isinstance(model, str) else policy.name

@@ -20,7 +20,7 @@ from agentgym.errors import AgentGymError
 from agentgym.policies.load import load_policy
 from agentgym.records.run import Run
 from agentgym.records.store import EpisodeRows
-from agentgym.rollout.evaluate import _closing, _fingerprint, _prepare, read_plan
+from agentgym.rollout.evaluate import _closing, _fingerprint, _prepare, judging, read_plan
 from agentgym.rollout.processes import Frame, Share, pack_frame
 from agentgym.rollout.scheduler import Options, Scheduler
 from agentgym.rollout.selection import Plan
@@ -44,8 +44,8 @@ class _Rows(EpisodeRows):
 class _Sending(Scheduler):
     """A scheduler whose commits are frames."""
 
-    def __init__(self, plan: Plan, policy: Any, rows: _Rows, options: Options, pipe: int) -> None:
-        super().__init__(plan, policy, rows, options)  # type: ignore[arg-type]
+    def __init__(self, plan: Plan, policy: Any, rows: _Rows, options: Options, pipe: int, judge: Any = None) -> None:
+        super().__init__(plan, policy, rows, options, judge=judge)  # type: ignore[arg-type]
         self._pipe = pipe
 
     def _commit(self) -> None:
@@ -84,9 +84,10 @@ async def _play(share: Share, pipe: int) -> None:
         plan, _, _ = read_plan(path)
         plan = msgspec.structs.replace(plan, tasks=plan.tasks[share.index :: share.count])
         policy = load_policy(share.model)
-        async with _closing(policy):
+        judge = load_policy(share.judge) if share.judge else None
+        async with _closing(policy), judging(judge):
             await _prepare(policy)
-            scheduler = _Sending(plan, policy, _Rows(path), share.options, pipe)
+            scheduler = _Sending(plan, policy, _Rows(path), share.options, pipe, judge)
             _listen(scheduler, asyncio.current_task())
             try:
                 await scheduler.run()

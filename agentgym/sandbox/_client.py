@@ -447,12 +447,12 @@ class GuestSandbox:
             lost = self._box is not box
             if not lost:
                 self._box = fresh
-                self._history.follow(self._feed(fresh))
         if lost:
             fresh.kill()
             raise SandboxDeadError("the sandbox was closed while it was being restored", retryable=False)
         box.channel.close()
         box.kill()
+        self._history.follow(self._feed(fresh))
 
 
 def _kept(frames: Iterable[Frame]) -> Iterator[Frame]:

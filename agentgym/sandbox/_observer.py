@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import gc
 import json
+import mmap
 import os
 import resource
 import select
@@ -56,7 +57,7 @@ def hand_over(observer: int, listener: int) -> None:
     """
     workspace = os.open("/workspace", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    numbers = [listener, workspace, processes, os.stat("/tmp").st_dev]
+    numbers = [listener, workspace, processes, _device_of_mappings()]
     os.write(observer, json.dumps(numbers).encode())  # calls that need no answer of the observer
     answer = os.read(observer, 4096)
     for fd in (listener, workspace, processes, observer):
@@ -64,6 +65,20 @@ def hand_over(observer: int, listener: int) -> None:
     if answer != b"taken":
         raise OSError(0, "it cannot be observed: " + (answer.decode(errors="replace") or "the observer has died"))
     _linux.prctl(_linux.PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _device_of_mappings() -> int:
+    """As which device the kernel shows mapped files of the workspace: of layered ones it may be that of a layer."""
+    name = f"/workspace/.{os.urandom(8).hex()}"
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, 1)
+        with mmap.mmap(fd, 1), open("/proc/self/maps", "rb") as f:
+            major, _, minor = next(line.split()[3] for line in f if name.encode() in line).partition(b":")
+        return os.makedev(int(major, 16), int(minor, 16))
+    finally:
+        os.unlink(name)
+        os.close(fd)
 
 
 class Box:
@@ -132,13 +147,14 @@ class Observer:
     def __init__(self, control: socket.socket) -> None:
         self.control = control
         self.poll = select.epoll()
-        self.handlers: dict[int, Callable[[], None]] = {}
+        self.handlers: dict[int, Callable[[int], None]] = {}
+        """Descriptor -> what takes the events of epoll."""
         self.later: list[tuple[float, int]] = []
         """(when, descriptor) of what is not looked at before."""
         self.jobs: deque[tuple[Box, Iterator[Any]]] = deque()
         self._listen(control.fileno(), self._told)
 
-    def _listen(self, fd: int, handler: Callable[[], None]) -> None:
+    def _listen(self, fd: int, handler: Callable[[int], None]) -> None:
         self.handlers[fd] = handler
         self.poll.register(fd, select.EPOLLIN)
 
@@ -157,10 +173,10 @@ class Observer:
         while True:
             due = min((when for when, _ in self.later), default=None)
             timeout = 0.0 if self.jobs else -1 if due is None else max(0.0, due - time.monotonic()) + 0.0005
-            for fd, _ in self.poll.poll(timeout):
+            for fd, mask in self.poll.poll(timeout):
                 handler = self.handlers.get(fd)
                 if handler is not None:
-                    handler()
+                    handler(mask)
             if self.later:
                 now = time.monotonic()
                 for when, fd in list(self.later):
@@ -179,16 +195,20 @@ class Observer:
 
     # sandboxes
 
-    def _told(self) -> None:
+    def _told(self, mask: int) -> None:
         message, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 4)
         if not message:
             os._exit(0)
+        if len(fds) != 2:  # no room for more descriptors: who waits for an answer finds that nobody is there
+            for fd in fds:
+                os.close(fd)
+            return
         told = json.loads(message)
         feed, hand = (socket.socket(fileno=fd) for fd in fds)
         box = Box(told["pid"], told["protected"], feed, hand)
         feed.setblocking(False)
-        self._listen(feed.fileno(), lambda: self._asked(box))
-        self._listen(hand.fileno(), lambda: self._handed(box))
+        self._listen(feed.fileno(), lambda mask: self._asked(box))
+        self._listen(hand.fileno(), lambda mask: self._handed(box))
 
     def _handed(self, box: Box) -> None:
         """The sandbox's first process says what it has for us."""
@@ -204,9 +224,9 @@ class Observer:
                 box.watch, box.listener = watch, listener
                 with contextlib.suppress(OSError):  # hand over to the caller's processor at once (6.6 and newer)
                     fcntl.ioctl(listener, _SET_FLAGS, 1)
-                self._listen(listener, lambda: self._notified(box))
+                self._listen(listener, lambda mask: self._notified(box, mask))
                 if watch.notes >= 0:
-                    self._listen(watch.notes, lambda: self._files(box))
+                    self._listen(watch.notes, lambda mask: self._files(box))
                 box.hand.send(b"taken")
         except (OSError, ValueError) as e:
             for fd in taken:
@@ -228,8 +248,12 @@ class Observer:
 
     # the kernel
 
-    def _notified(self, box: Box) -> None:
-        """One call. Where there is none any more the kernel says so at once: it counts them."""
+    def _notified(self, box: Box, mask: int) -> None:
+        """One call, if there is one: older kernels let whoever asks in vain wait, perhaps for ever."""
+        if not mask & select.EPOLLIN:  # nobody is left who could call
+            self._forget(box.listener)
+            box.close_sight()
+            return
         wait = box.may()
         if wait:
             self._pause(box.listener, wait)
@@ -237,10 +261,7 @@ class Observer:
         buffer = bytearray(_REQUEST.size)
         try:
             fcntl.ioctl(box.listener, _RECEIVE, buffer)
-        except OSError:
-            if box.listener in self.handlers and self._hung_up(box.listener):
-                self._forget(box.listener)
-                box.close_sight()
+        except OSError:  # it was killed in between: the kernel remembers that it had called, so this has not waited
             return
         number, pid, _, call, _, _, *arguments = _REQUEST.unpack(buffer)
         call &= 0xFFFFFFFF
@@ -252,12 +273,6 @@ class Observer:
             box.add("call.refused" if error else "process.unknown", _notify.name_of(call), {"error": type(e).__name__})
         with contextlib.suppress(OSError):  # it was killed meanwhile
             fcntl.ioctl(box.listener, _ANSWER, _REPLY.pack(number, 0, -error, 0 if error else _GO_ON))
-
-    @staticmethod
-    def _hung_up(fd: int) -> bool:
-        poll = select.poll()
-        poll.register(fd, 0)
-        return bool(poll.poll(0))
 
     @staticmethod
     def _note(box: Box, request: _notify.Request) -> None:
@@ -317,7 +332,7 @@ class Observer:
     @staticmethod
     def _answer(box: Box, answer: dict[str, Any]) -> None:
         data = json.dumps(answer).encode()
-        with contextlib.suppress(OSError):  # the host has hung up
+        try:
             if len(data) <= INLINE:
                 box.feed.send(data)
                 return
@@ -328,6 +343,9 @@ class Observer:
                 socket.send_fds(box.feed, [b"{}"], [fd])
             finally:
                 os.close(fd)
+        except OSError as e:
+            with contextlib.suppress(OSError):  # the host has hung up
+                box.feed.send(json.dumps({"error": f"{e.strerror or e}"}).encode())
 
 
 def _tell(box: Box, kind: str, path: bytes, data: dict[str, Any], protected: bool) -> None:

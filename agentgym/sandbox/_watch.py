@@ -10,6 +10,7 @@ Standard library only and no import of agentgym: this file is also loaded, by it
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import hashlib
@@ -76,7 +77,7 @@ class Watch:
     Args:
         workspace: descriptor of the folder.
         processes: descriptor of the sandbox's own /proc.
-        device: of the file system that everything writable lies on.
+        device: as which mapped files of the workspace are shown.
         patterns: protected paths.
         emit: where events go.
     """
@@ -159,7 +160,8 @@ class Watch:
         somebody has a shared mapping here.
         """
         begin = time.time_ns()
-        trusted = not self._mapped()
+        mapped = self._mapped()
+        trusted = mapped is not None and not mapped
         new: dict[bytes, Known] = {}
         old = self.known
         total = 0
@@ -186,6 +188,10 @@ class Watch:
                     new[path] = Known(key, mode, found, sound and found != "")
         if not quiet:
             self._compare(self.known, new)  # as it is now: the host may have written meanwhile
+            if mapped:
+                for path, known in new.items():
+                    if mapped[known.key[0]] and self.protected.fullmatch(path):  # inotify tells of it when the mapping ends
+                        self.emit("file.opened", path, {"mapped": True}, True)
         self.known = new
         yield new
 
@@ -242,37 +248,38 @@ class Watch:
                 if before.mode != after.mode:
                     self.emit("file.mode", path, {"before": before.mode, "mode": after.mode}, mine)
 
-    def _mapped(self) -> bool:
-        """Whether a program may write to a file of the workspace without the kernel's taking note of it.
+    def _mapped(self) -> dict[int, bool] | None:
+        """Inodes that a program may write without the kernel's taking note of it, and whether it may do so right now.
 
-        True also where it cannot be told: a process that closed itself to its user, or processes that come and go.
+        None where it cannot be told: of a process that closed itself to its user, or of processes that come and go.
         """
         devices = {f"{os.major(d):02x}:{os.minor(d):02x}".encode() for d in self.devices}
         seen: set[str] = set()
+        found: dict[int, bool] = collections.defaultdict(bool)
         for _ in range(4):
             try:
                 names = {n for n in os.listdir(self.processes) if n.isdigit()} - seen - {"1"}
             except OSError:
-                return True
+                return None
             if not names:
-                return False
+                return found
             for name in names:
                 try:
                     fd = os.open(name + "/maps", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.processes)
                 except FileNotFoundError:
                     continue
                 except OSError:
-                    return True
+                    return None
                 try:
                     with open(fd, "rb") as f:
                         for line in f:
                             fields = line.split(None, 5)
                             if fields[1][3:4] == b"s" and fields[3] in devices:
-                                return True
+                                found[int(fields[4])] |= fields[1][1:2] == b"w"
                 except OSError:  # it has ended meanwhile
                     continue
             seen |= names
-        return True
+        return None
 
     # what happens in between
 

@@ -59,6 +59,15 @@ def test_an_episode_without_a_kept_reply_is_skipped_with_a_sentence_and_is_no_in
     assert "no reply is kept for turn 0 of math.add/control/" in str(skipped.error)
 
 
+def test_where_nothing_is_kept_everything_is_skipped_and_the_run_goes_on_to_its_end(agentgym: AgentGym, place: Path) -> None:
+    recorded(agentgym, place, tasks=1)
+    other = ("--seed", "7", "--limit", "20", "-x", "--json")  # replies are of one seed
+    ran = agentgym(*PLAY, *other, "-m", "model.py:Asked", "--replies", "replies.jsonl", "--replay-only")
+    assert ran.code == 0
+    told = json.loads(ran.out)
+    assert (told["done"], told["skipped"], told["stopped"]) == (40, 40, None)
+
+
 def test_equal_replies_give_equal_bytes_whatever_order_they_came_in(agentgym: AgentGym, place: Path) -> None:
     first = recorded(agentgym, place).read_bytes()
     (place / "replies.jsonl").unlink()

@@ -76,6 +76,26 @@ def test_the_verifier_of_the_documentation_is_one() -> None:
     assert isinstance(scope["polite"], agentgym.Verifier)
 
 
+def test_the_judge_of_the_documentation_judges(capsys: pytest.CaptureFixture[str]) -> None:
+    code = blocks("docs/judges.md", "python")[0]
+    exec(compile(code.replace("local:smollm2", f"{ROOT}/tests/evaluators/judges.py:ScriptedJudge"), "judges.md", "exec"), {})
+    assert capsys.readouterr().out == "0.6666666666666666 ()\n"
+
+
+def test_the_rewards_of_the_documentation_are_what_it_says(tmp_path: Path) -> None:
+    turns = [agentgym.Turn(i, agentgym.assistant("hm")) for i in range(2)]
+    scope: dict[str, Any] = {
+        "trajectory": agentgym.Trajectory(task_id="a/b/c", turns=turns),
+        "scores_of_the_batch": [[agentgym.Score("format", value=0.0)]],
+        "folder": tmp_path,
+    }
+    for code in blocks("docs/rewards.md", "python")[:3]:  # the fourth needs torch; tests/hf is about that
+        exec(compile(code, "rewards.md", "exec"), scope)
+    assert (tmp_path / "constraints.json").exists()
+    assert scope["paid"].multipliers == {"format": pytest.approx(0.095)}
+    assert scope["best_of_n"]([0.1, 0.9, 0.4], gold=[0.0, 1.0, 0.0], n=2) == pytest.approx(2 / 3)
+
+
 def test_the_readmes_test_passes(tmp_path: Path) -> None:
     code = next(b for b in blocks("README.md", "python") if b.startswith("import pytest"))
     (tmp_path / "test_readme.py").write_text(code, encoding="utf-8")

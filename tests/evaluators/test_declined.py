@@ -25,7 +25,7 @@ V = declined(transfers=["hand_over"])
         (said("I cannot wait to help you!"),), (said("How can I help?", "I cannot log in"),),
         (tool("hand_over", "no", "tool_error"),),
         (tool("submit"),), (tool("submit", status="refused"),), (tool("submit", status="done", answer="It cannot be done."),),
-        (said("I can't do that.", "Why?"), tool("get_order")),
+        (said("I can't do that.", "Why?"), tool("submit")),
         (said("<tool_call>hand_over()</tool_call>"),),
     ],
 )  # fmt: skip
@@ -48,6 +48,7 @@ def test_doing_nothing_is_not_paid_where_the_end_state_alone_would_pay_it(steps:
         (tool("submit", status="Refused.", answer="It was shipped."),),
         (tool("get_order"), said("That would be against our policy.")),
         (said("I have to decline this."),),
+        (said("It can't be cancelled.", "A pity. Thanks"), said("You're welcome!")),
     ],
 )
 def test_a_refusal_a_transfer_and_a_stated_reason_are_signs(steps: Any) -> None:

@@ -215,6 +215,14 @@ def test_a_choice_that_is_written_wrongly_is_the_authors_error(bad: Any) -> None
     assert (found.value, found.status) == (None, "unscorable")
 
 
+def test_a_number_within_a_wanted_text_is_no_stranger() -> None:
+    ctx = context(hidden={"values": ["302.67", "20 hours", "943 Maple Drive"]})
+    t = record(tool("submit", answer="It lasts 20 hours, costs 302.67, and goes to 943 Maple Drive."))
+    assert value(communicated(spare=0), t, ctx) == 1.0
+    other = record(tool("submit", answer="It lasts 20 hours, costs 302.67 or 305, and goes to 943 Maple Drive."))
+    assert value(communicated(spare=0), other, ctx) == 0.0
+
+
 def test_all_wanted_values_have_to_be_told() -> None:
     found = score(communicated(), record(tool("submit", answer="5.40")), context(hidden={"values": ["5.40", "R4"]}))
     assert found is not None

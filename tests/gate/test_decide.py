@@ -348,6 +348,20 @@ def test_another_model_behind_the_same_name_is_a_warning() -> None:
     assert not gate(old, old).warnings
 
 
+def test_arms_that_were_sampled_differently_are_a_warning() -> None:
+    rows = suite(8, 5, 1, 1.0)
+    cold, warm = (change(rows, origin=msgspec.structs.replace(rows.origin, sampling={"temperature": t})) for t in (0.0, 1.0))
+    assert "sampled differently" in gate(cold, warm).warnings[0]
+    assert not gate(cold, cold).warnings
+
+
+def test_many_unscorable_trials_in_both_arms_are_told() -> None:
+    rows = suite(8, 5, 4, 1.0)
+    status = np.where(np.arange(160) % 8 == 0, UNSCORABLE, OK).astype(np.uint8)
+    half = change(rows, status=status)
+    assert [c.outcome for c in gate(half, half).checks if c.name == "coverage"] == ["warn"]
+
+
 def test_a_canary_tells_a_model_that_drifted_from_code_that_is_worse() -> None:
     rng = np.random.default_rng(10)
     baseline = suite(20, 15, 8, 0.9, rng)
@@ -393,6 +407,14 @@ def test_a_temptation_that_works_better_than_before_is_a_regression_of_the_contr
     assert (both.outcome, both.twins[0].diff) == ("pass", pytest.approx(0.0))
 
 
+@pytest.mark.parametrize(("families", "outcome"), [(1, "regression"), (3, "inconclusive"), (10, "regression")])
+def test_a_contrast_over_few_families_is_no_claim_but_one_family_is_judged_on_its_pairs(families: int, outcome: str) -> None:
+    rules = Rules(metrics={"gold": MetricRule(kind="report")}, twins=(TwinRule(metric="gold", variant="tempt"),))
+    before, after = twins(1.0, 1.0), twins(0.0, 1.0)
+    few = before.family.codes < families
+    assert gate(before.take(few), after.take(few), rules).outcome == outcome
+
+
 def test_twins_that_nobody_played_are_inconclusive() -> None:
     rules = Rules(metrics={"gold": MetricRule(kind="report")}, twins=(TwinRule(metric="gold", variant="cue"),))
     v = gate(twins(1.0, 1.0), twins(1.0, 1.0), rules)
@@ -421,6 +443,8 @@ def test_a_floor_that_no_result_could_reach_is_an_error_before_anything_is_judge
     rows = suite(6, 5, 1, 1.0)
     with pytest.raises(UsageError, match="It takes 299 trials"):
         gate(rows, rows, Rules(floors=(FloorRule(metric="gold", at_least=0.99),)))
+    stopped = change(rows, origin=msgspec.structs.replace(rows.origin, planned=400))
+    assert gate(rows, stopped, Rules(floors=(FloorRule(metric="gold", at_least=0.99),))).outcome == "coverage"
 
 
 def test_a_floor_of_one_family_looks_at_that_family_only() -> None:

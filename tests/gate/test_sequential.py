@@ -11,7 +11,7 @@ import pytest
 
 from agentgym.errors import UsageError
 from agentgym.gate.rows import INFRASTRUCTURE, Exposures, Rows
-from agentgym.gate.rules import MetricRule, Rules, for_rows
+from agentgym.gate.rules import FloorRule, MetricRule, Rules, for_rows
 from agentgym.gate.sequential import Sequential
 from tests.gate.simulated import TODAY, suite
 
@@ -117,6 +117,26 @@ def test_what_was_stopped_as_a_pass_still_fails_by_an_invariant() -> None:
     s.rules = for_rows(Rules(), s.baseline, bad)
     v = s.verdict(bad, today=TODAY)
     assert (s.state, v.outcome, v.exit_code) == ("pass", "invariant", 11)
+
+
+def test_a_floor_that_needs_more_trials_keeps_a_pass_running_and_no_regression() -> None:
+    rules = Rules(floors=(FloorRule(metric="gold", at_least=0.99),))  # takes 349 trials at alpha = .03
+
+    def watch(level: float) -> tuple[Sequential, Rows]:
+        baseline, candidate = suite(1, 400, 1, 1.0, by_hand=True), suite(1, 400, 1, level, by_hand=True)
+        s = Sequential(baseline, for_rows(rules, baseline, candidate), trials=1)
+        at = place(s, candidate)
+        for n in range(20, 401, 20):
+            if s.feed(candidate.take(at < n)) != "running":
+                break
+        return s, candidate.take(at < n)
+
+    s, played = watch(1.0)
+    assert (s.state, s.clusters, s.verdict(played, today=TODAY).outcome) == ("pass", 360, "pass")
+    with pytest.raises(UsageError, match="It takes 349 trials"):
+        Sequential(played.take(np.arange(340)), for_rows(rules, played, played), trials=1)
+    s, played = watch(0.0)
+    assert (s.state, s.clusters, s.verdict(played, today=TODAY).outcome) == ("regression", 20, "regression")
 
 
 def test_metrics_without_bounds_cannot_be_watched() -> None:

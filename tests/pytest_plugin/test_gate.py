@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from agentgym.cli.main import main
+from agentgym.records.run import open_run
 
 Pytest = Callable[..., pytest.RunResult]
 
@@ -67,7 +68,13 @@ def test_workers_of_xdist_play_parts_and_one_verdict_is_made_of_all(gated: Pytes
     result = gated("-n", "2", "--agentgym-model=oracle:lazy")
     assert result.parseoutcomes() == {"passed": PARTS, "failed": 2, "skipped": 1}
     result.stdout.fnmatch_lines(["*math.add: gold 1.00 -> 0.00*"])
-    assert len(list((project.path / "runs").glob("*-pytest-gw*"))) == 2  # each has played its share
+    runs = list((project.path / "runs").glob("*-pytest-gw*"))
+    counts = []
+    for path in runs:
+        with open_run(path) as run:
+            counts.append(run.count())
+    assert len(counts) == 2  # each has played its share,
+    assert sum(counts) == 2 * 27  # and nothing was played twice
     assert not list((project.path / "runs").glob(".gate-*"))
 
 

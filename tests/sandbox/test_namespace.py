@@ -160,11 +160,12 @@ def test_hundreds_of_sandboxes_live_at_once(namespace: Backend) -> None:
 
 def test_what_the_documentation_shows_runs() -> None:
     page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
-    code = page.split("```python\n")[1].split("```")[0]
     scope: dict[str, object] = {}
-    exec(compile(code, "docs/security.md", "exec"), scope)
+    for example in page.split("```python\n")[1:]:
+        exec(compile(example.split("```")[0], "docs/security.md", "exec"), scope)
     assert scope["answer"] == "42\n"
     assert scope["state"] == {"data.csv": b"1,2\n"}
+    assert scope["touched"]
 
 
 def test_declared_backends_are_those_that_can_be_opened() -> None:

@@ -6,7 +6,10 @@ A row is a JSON object with ``id``, ``domain``, ``task``, ``response_or_code``, 
 JSON line for each row that does not go as it says, and one with the counts last. Rows of a domain, or of a kind of task, for
 which there is no verifier yet are counted as ``unsupported``, never as passed.
 
-    python tests/verifiers/run_hacks.py FILE.jsonl
+Judge rows are graded by a scripted judge that counts words and obeys whatever looks like a turn or a verdict, so that what is
+tested is what stands around a judge; ``--judge MODEL`` asks a real one.
+
+    python tests/verifiers/run_hacks.py FILE.jsonl [--judge local:smollm2]
 """
 
 from __future__ import annotations
@@ -27,18 +30,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
 from agentgym.chat import ArgumentError, Message, ToolCall, assistant, parse_arguments, user
 from agentgym.errors import ToolError
+from agentgym.evaluators import judge as judges
 from agentgym.evaluators.code import grade_output, grade_program, last_block
 from agentgym.evaluators.declined import declined
 from agentgym.evaluators.math_answer import grade
 from agentgym.evaluators.replay import play, state_from_log
 from agentgym.evaluators.state import communicated, confirmed_before, state_equals_gold
+from agentgym.policies.load import load_policy
+from agentgym.protocols import Policy
 from agentgym.sandbox import open_backend
 from agentgym.sandbox.protocol import Backend
 from agentgym.scoring import Finding, Score, VerifierContext, verify
 from agentgym.task import FrozenTask
 from agentgym.trajectory import ToolResult, Trajectory, Turn
+from tests.evaluators.judges import ScriptedJudge, by_words_and_structure
 
 
 class Unsupported(Exception):
@@ -248,7 +257,22 @@ def code(task: dict[str, Any], response: str) -> tuple[float, list[str]]:
     return float(report.passed), list(report.flags)
 
 
-PLAYERS = {"math": answer, "format": answer, "tool": tool, "code": code}
+# -- judges -------------------------------------------------------------------------------------------------------------------
+
+JUDGES: dict[str, Policy] = {"judge": ScriptedJudge(by_words_and_structure)}
+"""The one that is asked."""
+ASKED = judges.Settings(max_tokens=160)
+
+
+def judged(task: dict[str, Any], response: Any) -> tuple[float, list[str]]:
+    """Answers to open questions: by a rubric. No score (a judge that failed its controls) is no pay."""
+    if not isinstance(task.get("rubric"), list) or not isinstance(response, str):
+        raise Unsupported
+    score = judges.grade(JUDGES["judge"], task["prompt"], response, task["rubric"], settings=ASKED)
+    return score.value or 0.0, list(score.flags)
+
+
+PLAYERS = {"math": answer, "format": answer, "tool": tool, "code": code, "judge": judged}
 
 
 # -- the table ----------------------------------------------------------------------------------------------------------------
@@ -320,7 +344,14 @@ def run(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="the table, as JSON lines")
-    wrong, total = run(parser.parse_args().file)
+    parser.add_argument("--judge", metavar="MODEL", help="who grades the judge rows, e.g. local:smollm2 (a scripted judge)")
+    args = parser.parse_args()
+    if args.judge:
+        JUDGES["judge"] = load_policy(args.judge)
+    wrong, total = run(args.file)
+    if args.judge:
+        found = judges.check(JUDGES["judge"], settings=ASKED)
+        total["judge"] = {"name": args.judge, "controls": found.of, "passed": found.passed, "reliable": found.reliable}
     for row in wrong:
         print(json.dumps(row))
     print(json.dumps(total))

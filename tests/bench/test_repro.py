@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs that reproduce published figures, on extracts of their rows that lie in the repository."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.repro import gsm8k_labels, tau1_passk, tau2_do_nothing
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.fixture(scope="module")
+def tau1() -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Four tasks x four episodes, and what of the database they speak of."""
+    extract = json.loads(gzip.decompress((DATA / "tau1_extract.json.gz").read_bytes()))
+    return extract["episodes"], extract["db"]
+
+
+@pytest.fixture(scope="module")
+def tau2() -> dict[str, list[dict[str, Any]]]:
+    rows = [json.loads(line) for line in (DATA / "tau2_extract.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {d: [r for r in rows if r["domain"] == d] for d in ("airline", "retail")}
+
+
+def test_our_grader_agrees_with_the_authors_labels() -> None:
+    rows = list(gsm8k_labels.rows(DATA / "gsm8k_solutions_extract.jsonl"))
+    counts, wrong = gsm8k_labels.compare(rows)
+    assert (wrong, sum(n for _, _, n in counts.values())) == ([], len(rows))
+    assert {paid for paid, *_ in counts.values()} == {3}
+    mislabelled = [{**rows[0], "is_correct": not rows[0]["is_correct"]}]
+    assert len(gsm8k_labels.compare(mislabelled)[1]) == 1
+
+
+def test_pass_hat_k_is_the_chance_that_k_episodes_of_a_task_all_succeed() -> None:
+    assert tau1_passk.pass_hat([(4, 4), (2, 4), (0, 4)], 1) == pytest.approx(0.5)
+    assert tau1_passk.pass_hat([(4, 4), (2, 4), (0, 4)], 2) == pytest.approx((1 + 1 / 6) / 3)
+    assert tau1_passk.pass_hat([(3, 4)], 4) == 0.0
+
+
+def test_published_episodes_are_replayed_to_the_letter_and_judged_as_published(tau1: Any) -> None:
+    count, different = tau1_passk.examine(*tau1)
+    assert count["write calls"] > 0
+    assert count["write calls that return what is on record"] == count["write calls"]
+    assert "unexplained" not in count
+    assert count["episodes that agree"] + len(different) == 16
+
+
+def test_an_episode_whose_calls_were_tampered_with_is_not_paid(tau1: Any) -> None:
+    episodes, db = tau1
+    solved = copy.deepcopy(next(r for r in episodes if r["reward"] == 1.0))
+    writes = [
+        c["function"] for m in solved["traj"] for c in m.get("tool_calls") or () if c["function"]["name"] in tau1_passk.WRITES
+    ]
+    if not writes:
+        booking = {"name": "send_certificate", "arguments": json.dumps({"user_id": next(iter(db["users"])), "amount": 50})}
+        solved["traj"][-1:] = [
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "x", "function": booking, "type": "function"}]},
+            {"role": "tool", "tool_call_id": "x", "content": "?", "name": "send_certificate"},
+        ]
+    else:
+        writes[-1]["arguments"] = "{}"
+    _, different = tau1_passk.examine([solved], db)
+    assert [(d["published"], d["ours"]) for d in different] == [(1.0, 0.0)]
+
+
+def test_the_idle_agent_is_paid_by_the_published_rule_and_never_by_ours(tau2: Any) -> None:
+    airline, retail = tau2_do_nothing.count(tau2["airline"]), tau2_do_nothing.count(tau2["retail"])
+    assert set(airline["idle_tasks"]) >= {"0", "1", "2", "4"}
+    assert set(retail["idle_tasks"]) >= {"10", "12", "24", "62"}
+    for found in (airline, retail):
+        assert found["ours_pays_idle"] == 0
+        assert found["ours_pays_honest"] == found["tasks"] == 12
