@@ -334,29 +334,42 @@ _ENFORCED = {
 """What a sandbox may enforce, in words."""
 
 
+_MAKE_ONE = """
+import json, msgspec
+from agentgym.errors import UsageError
+from agentgym.sandbox import open_backend
+from agentgym.sandbox.shared import chosen_name, open_named
+try:
+    name = chosen_name(None)
+    # without packages: what is enforced is the same, and it is found out sooner
+    with open_backend(name, packages=()) if name == "auto" else open_named(name) as backend:
+        print(json.dumps({"chosen": name, "capabilities": msgspec.to_builtins(backend.capabilities())}))
+except UsageError as e:
+    print(json.dumps({"error": str(e)}))
+"""
+
+
 def _sandbox() -> Check:
     """What code of a model would run in, found out by making one."""
-    from agentgym.errors import UsageError
-    from agentgym.sandbox import open_backend
-    from agentgym.sandbox.shared import ENVIRONMENT_VARIABLE, chosen_name, open_named
-
-    try:
-        name = chosen_name(None)
-        # without packages: what is enforced is the same, and it is found out sooner
-        with open_backend(name, packages=()) if name == "auto" else open_named(name) as backend:
-            can = backend.capabilities()
-    except UsageError as e:
-        fix = f"Tasks that run code are refused until there is one; {ENVIRONMENT_VARIABLE} and --sandbox choose"
-        return Check("sandbox", "note", f"none: {e}", fix, {"backend": None})
-    held = [words for key, words in _ENFORCED.items() if getattr(can, key)]
-    missing = [words for key, words in _ENFORCED.items() if not getattr(can, key)]
-    found = f"{can.backend} ({can.isolation}) holds code in: {', '.join(held)}"
-    if can.memory_total == "watched":
+    # in a child: what makes sandboxes needs numpy, and may be what is broken here
+    command = [sys.executable, "-P", "-c", _MAKE_ONE]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=120, check=False
+    )
+    told = json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr.strip().rsplit("\n", 1)[-1][:300]}
+    if "error" in told:
+        fix = "Tasks that run code are refused until there is one; AGENTGYM_SANDBOX and --sandbox choose"
+        return Check("sandbox", "note", f"none: {told['error']}", fix, {"backend": None})
+    can = told["capabilities"]
+    held = [words for key, words in _ENFORCED.items() if can[key]]
+    missing = [words for key, words in _ENFORCED.items() if not can[key]]
+    found = f"{can['backend']} ({can['isolation']}) holds code in: {', '.join(held)}"
+    if can["memory_total"] == "watched":
         found += "; memory is added up and killed, as there is no control group"
     if missing:
         found += f"; without: {', '.join(missing)}"
-    details = {"backend": can.backend, "chosen": name, "enforced": held, "missing": missing, "packages": list(can.packages)}
-    return Check("sandbox", "ok" if can.isolation != "none" else "note", found, "", details)
+    details = {"backend": can["backend"], "chosen": told["chosen"], "enforced": held, "missing": missing}
+    return Check("sandbox", "ok" if can["isolation"] != "none" else "note", found, "", details)
 
 
 def _containers() -> Check:

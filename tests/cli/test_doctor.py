@@ -251,3 +251,15 @@ def test_it_leaves_nothing_behind(agentgym: AgentGym, place: Path) -> None:
     assert list(place.iterdir()) == []
     assert not modelfiles.cache_dir().exists()
     assert stat.S_ISDIR(place.stat().st_mode)
+
+
+def test_the_sandbox_that_code_would_run_in_is_made_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = doctor._sandbox()
+    assert check.status == "ok"
+    assert "holds code in: memory, processes, disk, files" in check.found
+    assert check.details["chosen"] == "auto"
+    monkeypatch.setenv("AGENTGYM_SANDBOX", "nosuch")
+    check = doctor._sandbox()
+    assert (check.status, check.details["backend"]) == ("note", None)
+    assert "no sandbox backend 'nosuch'" in check.found
+    assert "--sandbox" in check.fix
