@@ -10,9 +10,10 @@ change what they are there to change.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from agentgym.chat import ArgumentError, parse_arguments
 from agentgym.errors import DefinitionError, ToolError
@@ -24,6 +25,10 @@ from agentgym.trajectory import StateChange, Trajectory, diff_state
 Tools = Callable[[Any, str, dict[str, Any]], object]
 """``tools(state, name, arguments)``: carries out one call on a state of plain values, which it changes in place. It raises
 `ToolError` to refuse, and must then have changed nothing."""
+
+
+_copy = msgspec.to_builtins
+"""Plain values that share no container with those given; many times as fast as `copy.deepcopy`."""
 
 
 # -- gold -------------------------------------------------------------------------------------------------------------
@@ -44,13 +49,13 @@ def play(
     Raises:
         DefinitionError: an action is refused, fails, changes nothing where it should, or something where it should not.
     """
-    state = copy.deepcopy(state)
+    state = _copy(state)
     for i, action in enumerate(actions):
         name, arguments = action["name"], dict(action["arguments"])
         before = canonical_state(state)
         told = f"{where}: its action {i}, {name}({', '.join(map(str, arguments))})"
         try:
-            tools(state, name, copy.deepcopy(arguments))
+            tools(state, name, _copy(arguments))
         except ToolError as e:
             raise DefinitionError(f"{told}, is refused: {e}") from e
         except Exception as e:
@@ -71,7 +76,7 @@ def apply_changes(state: Any, changes: Iterable[StateChange]) -> Any:
     Raises:
         ValueError: a change does not fit: what it replaces or removes is not what is there.
     """
-    return _apply(copy.deepcopy(state), changes)
+    return _apply(_copy(state), changes)
 
 
 def _apply(state: Any, changes: Iterable[StateChange]) -> Any:
@@ -94,7 +99,7 @@ def _child(holder: Any, key: str, change: StateChange) -> Any:
 
 
 def _change(holder: Any, key: str, change: StateChange) -> None:
-    after = copy.deepcopy(change.after)
+    after = _copy(change.after)
     if change.operation == "add":
         if isinstance(holder, list) and key == str(len(holder)):
             holder.append(after)
@@ -173,7 +178,7 @@ _WHY = {
 def _rebuilt(trajectory: Trajectory, tools: Tools | None) -> Any:
     if tools is None:
         return apply_changes(trajectory.state_before, (c for t in trajectory.turns for c in t.changes))
-    state = copy.deepcopy(trajectory.state_before)
+    state = _copy(trajectory.state_before)
     for turn in trajectory.turns:
         for call, result in zip(turn.message.tool_calls, turn.results, strict=False):
             if result.status == "ok":

@@ -14,7 +14,6 @@ Prints JSON lines, the counts last; exits with 1 where a figure differs from the
 from __future__ import annotations
 
 import collections
-import copy
 import gzip
 import json
 import os
@@ -26,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a program, the folder of this file is all that is on the path
+
+import msgspec
 
 from agentgym.chat import Message, ToolCall, assistant
 from agentgym.errors import DefinitionError, ToolError
@@ -63,7 +64,7 @@ def shown(value: object) -> str:
 
 def replayed(row: dict[str, Any], db: dict[str, Any], tools: Tools) -> tuple[Trajectory, int, int]:
     """The episode as a record with the state that its calls lead to; write calls, and those that returned what is on record."""
-    state = copy.deepcopy(db)
+    state = msgspec.to_builtins(db)
     opening: list[Message] = []
     turns: list[Turn] = []
     writes = same = 0
@@ -106,10 +107,10 @@ def gold_of(row: dict[str, Any], db: dict[str, Any], tools: Tools) -> tuple[dict
     try:
         return play(tools, db, actions, writes=WRITES, where=f"task {row['task_id']}"), ""
     except DefinitionError as e:
-        state = copy.deepcopy(db)
+        state = msgspec.to_builtins(db)
         for a in actions:
             try:
-                tools(state, a["name"], copy.deepcopy(a["arguments"]))
+                tools(state, a["name"], msgspec.to_builtins(a["arguments"]))
             except ToolError:
                 continue
         return state, str(e)
