@@ -106,6 +106,12 @@ def problems(verdict: Verdict) -> Iterator[tuple[str, str]]:
             yield check.outcome, check.text
 
 
+def remarks(verdict: Verdict) -> list[str]:
+    """Warnings that no check tells already."""
+    told = {text for _, text in problems(verdict)}
+    return [text for text in verdict.warnings if text not in told]
+
+
 def print_verdict(screen: Console, verdict: Verdict) -> None:
     """Prints a verdict."""
     lines = Lines()
@@ -123,7 +129,7 @@ def print_verdict(screen: Console, verdict: Verdict) -> None:
     for text in (flips_line(verdict), cost_line(verdict)):
         if text:
             lines.add(text, "dim", prefix="  ")
-    for text in verdict.warnings:
+    for text in remarks(verdict):
         lines.add(plain(text), "yellow", prefix="  note: ")
     for flag in verdict.flagged[:_LOOK]:
         if "::" in flag.address:
@@ -158,7 +164,7 @@ def markdown(verdict: Verdict) -> str:
         out.append("")
     notes = [f"**{shown_outcome(w)}** {_md(t)}" for w, t in problems(verdict)]
     notes += [f"{_md(where(r))}, {_md(metric_name(r.metric))}: {_md(r.reason)}" for r in decided(verdict) if r.reason]
-    notes += [_md(t) for t in verdict.warnings]
+    notes += [_md(t) for t in remarks(verdict)]
     out += [f"- {n}" for n in notes]
     out += [""] if notes else []
     if verdict.flips.tasks:

@@ -54,9 +54,9 @@ def test_looking_after_every_batch_errs_no_more_often_than_promised() -> None:
     runs = 40
     wrong_fail = wrong_pass = 0
     for seed in range(runs):
-        s, played = play(0.0, seed=seed)
+        s, played = play(0.0, seed=seed, batch=60)
         wrong_fail += s.verdict(played, today=TODAY).outcome == "regression"
-        wrong_pass += play(0.05, seed=1000 + seed)[0].state == "pass"
+        wrong_pass += play(0.05, seed=1000 + seed, batch=60)[0].state == "pass"
     assert wrong_fail / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
     assert wrong_pass / runs <= 0.02 + 3 * math.sqrt(0.02 * 0.98 / runs)
 

@@ -7,15 +7,16 @@ pip install statsmodels && python tests/stats/reference_statsmodels.py > tests/d
 import json
 
 import numpy as np
-import statsmodels
-import statsmodels.api as sm
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
-from statsmodels.stats.proportion import proportion_confint
 
 
 def main() -> None:
+    import statsmodels
+    import statsmodels.api as sm
+    from statsmodels.stats.contingency_tables import mcnemar
+    from statsmodels.stats.multitest import multipletests
+    from statsmodels.stats.power import TTestPower
+    from statsmodels.stats.proportion import proportion_confint
+
     rng = np.random.default_rng(7)
     clusters = np.repeat(np.arange(24), 5)
     d = (rng.normal(-0.03, 0.05, 24)[clusters] + rng.normal(0, 0.2, 120)).round(3)
