@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import gc
 import glob
 import os
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 OURS = 2_000_000_000
 """User ids from here on belong to sandboxes that root made."""
+LABEL = {"label": "agentgym=sandbox"}
+"""Which containers are ours."""
 
 
 def footprint(helpers: Sequence[int] = (), users: range = range(0), containers: bool = False) -> dict[str, int]:
@@ -21,6 +23,7 @@ def footprint(helpers: Sequence[int] = (), users: range = range(0), containers: 
         users: ids that our sandboxes have, as `users_of` tells; what they own counts wherever it hangs.
         containers: whether to ask the container engine.
     """
+    gc.collect()  # sockets of libraries that wait to be forgotten
     mine = {os.getpid(), *helpers}
     processes = _processes()
     family = _family(processes, os.getpid())
@@ -32,7 +35,7 @@ def footprint(helpers: Sequence[int] = (), users: range = range(0), containers: 
         "zombies": states.count("Z"),
         "threads": threading.active_count(),
         "descriptors": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in mine),
-        "mounts": sum(len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()) for pid in mine),
+        "mounts": sum(_mounts(pid) for pid in mine),
         "control groups": len(_groups(mine)),
         "shared memory": sum(owner in users for owner in shared),
         "files": sum(_owner(e) in users for place in ("/tmp", "/var/tmp", "/dev/shm") for e in os.scandir(place)),
@@ -42,7 +45,7 @@ def footprint(helpers: Sequence[int] = (), users: range = range(0), containers: 
         import docker
 
         client = docker.from_env()
-        counts["containers"] = len(client.containers.list(all=True, filters={"label": "agentgym=sandbox"}))
+        counts["containers"] = len(client.containers.list(all=True, filters=LABEL, ignore_removed=True))
         client.close()
     return counts
 
@@ -59,6 +62,12 @@ def users_of(inside: int) -> range:
 def groups_of(pid: int) -> list[str]:
     """Control groups of sandboxes that a process made."""
     return [*glob.glob(f"/sys/fs/cgroup/**/agentgym-{pid}", recursive=True), *glob.glob(f"/sys/fs/cgroup/*/agentgym-{pid}-*")]
+
+
+def _mounts(pid: int) -> int:
+    """Those that a process sees, but for what container engines of other tests have mounted meanwhile."""
+    with open(f"/proc/{pid}/mountinfo") as f:
+        return sum("docker" not in line and "agentgym-engine-" not in line for line in f)
 
 
 def _groups(makers: set[int]) -> list[str]:

@@ -16,6 +16,7 @@ from agentgym.errors import UsageError
 from agentgym.sandbox import open_backend
 from agentgym.sandbox.engine import DockerBackend
 from agentgym.sandbox.protocol import SandboxSpec, SandboxUnavailableError
+from tests.sandbox.footprint import LABEL
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def containers() -> list[Any]:
     import docker
 
-    return docker.from_env().containers.list(all=True, filters={"label": "agentgym=sandbox"})
+    return docker.from_env().containers.list(all=True, filters=LABEL, ignore_removed=True)
 
 
 def test_without_an_engine_it_says_how_to_get_one(tmp_path: Path) -> None:
