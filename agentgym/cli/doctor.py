@@ -356,9 +356,9 @@ def _sandbox() -> Check:
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=120, check=False
     )
-    told: dict[str, Any] = (
-        json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr.strip().rsplit("\n", 1)[-1][:300]}
-    )
+    told: dict[str, Any] = {"error": done.stderr.strip().rsplit("\n", 1)[-1][:300]}
+    if done.returncode == 0:
+        told = json.loads(done.stdout)
     if "error" in told:
         fix = "Tasks that run code are refused until there is one; AGENTGYM_SANDBOX and --sandbox choose"
         return Check("sandbox", "note", f"none: {told['error']}", fix, {"backend": None})
