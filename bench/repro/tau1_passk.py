@@ -127,7 +127,7 @@ def why(row: dict[str, Any], trajectory: Trajectory, failed: list[str], paid: bo
             return "told, but not in the last words, or among many other numbers"
         return "told only as a part of another number or word"
     if failed == ["declined"]:
-        return "nothing was to be changed, and the agent looked at nothing, or gave no sign: idleness was paid"
+        return "nothing was to be changed, and the agent looked at nothing or refused nothing: the end state alone was paid"
     return ""
 
 
