@@ -183,8 +183,9 @@ async def play(
             with contextlib.suppress(Exception):  # what was played stands, however badly the player leaves
                 await end()
         if core._running:  # it was cut short by an error or by cancellation: nobody has finished it
+            core._running = False
             with contextlib.suppress(Exception):
-                core.close()
+                core.release()
     if not started:
         trajectory = Trajectory(task_id=task.id, turns=[])
         frozen = frozen or core.freeze(task)

@@ -7,24 +7,30 @@ when that does: with the process that started it.
 
 from __future__ import annotations
 
+import atexit
 import collections
+import functools
 import os
 import struct
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 import msgspec
 
 from agentgym import registry
+from agentgym.background import run_blocking
 from agentgym.chat import clean_text
 from agentgym.env import ChatEnv
 from agentgym.episode import as_gold
 from agentgym.errors import AgentGymError, DefinitionError, RecordError, UsageError
+from agentgym.policies.load import load_policy
+from agentgym.protocols import Policy
 from agentgym.records.run import Episode, Run
 from agentgym.records.sets import Change, Judged
 from agentgym.rollout.selection import EnvRef
+from agentgym.sandbox.shared import shared_backend
 from agentgym.scoring import Finding, Role, Score, Verifier, VerifierContext, gold_value, proxy_reward, verify
 
 OWN = "own"
@@ -92,12 +98,21 @@ def load_evaluators(names: Iterable[str]) -> list[Verifier]:
     return found
 
 
-def hand_over(verifiers: Iterable[Verifier], job: Job) -> dict[str, Any]:
-    """What the context of these verifiers holds besides the task, by field of `VerifierContext`.
+class Given(msgspec.Struct):
+    """What verifiers are handed besides the task."""
+
+    sandboxes: Callable[[], Any] | None = None
+    """Opens the backend, when the first verifier needs it."""
+    judge: Policy | None = None
+
+
+def hand_over(verifiers: Iterable[Verifier], job: Job) -> Given:
+    """What these verifiers are handed besides the task.
 
     Raises:
-        UsageError: one of them needs what was not named, or what cannot be handed to it.
+        UsageError: one of them needs what was not named, or what cannot be had here.
     """
+    needs: set[str] = set()
     for v in verifiers:
         for need in sorted(v.needs):
             if need not in _WAYS:
@@ -105,8 +120,26 @@ def hand_over(verifiers: Iterable[Verifier], job: Job) -> dict[str, Any]:
             option, what, field = _WAYS[need]
             if getattr(job, field) is None:
                 raise UsageError(f"{v.name} needs {what} to judge with: say which by {option}")
-            raise UsageError(f"{v.name} needs {what}, and this version of agentgym cannot hand one to a verifier yet")
-    return {}
+            needs.add(need)
+    given = Given()
+    if "sandbox" in needs:
+        shared_backend(job.sandbox)  # before any work: it may not be had here
+        given.sandboxes = functools.partial(shared_backend, job.sandbox)
+    if "policy" in needs and job.judge is not None:
+        given.judge = _asked(job.judge)
+    return given
+
+
+@functools.cache
+def _asked(name: str) -> Policy:
+    """The judge of that name, ready; one for the process."""
+    policy = load_policy(name)
+    prepare, close = getattr(policy, "prepare", None), getattr(policy, "aclose", None)
+    if prepare is not None:
+        prepare()
+    if close is not None:
+        atexit.register(lambda: run_blocking(close()))
+    return policy
 
 
 class Judge:
@@ -118,7 +151,7 @@ class Judge:
         self._own = job.evaluators == [OWN]
         self._environments: dict[tuple[int, str], ChatEnv] = {}
         self._verifiers = [] if self._own else load_evaluators(job.evaluators)
-        self._given = {} if self._own else hand_over(self._verifiers, job)
+        self._given = Given() if self._own else hand_over(self._verifiers, job)
 
     def check(self) -> None:
         """Finds out before any work whether the run's tasks can be judged.
@@ -138,7 +171,9 @@ class Judge:
                 env = msgspec.json.decode(ref, type=EnvRef).make(variant)
             except msgspec.MsgspecError as e:
                 raise RecordError(f"{self.run.path}: what the run set out to do is damaged ({e})") from e
-            hand_over([*env.proxy, *env.gold, *env.metrics], self.job)
+            given = hand_over([*env.proxy, *env.gold, *env.metrics], self.job)
+            if given.sandboxes or given.judge:
+                self._given = given
             self._environments[number, variant] = env
         return env
 
@@ -173,16 +208,17 @@ class Judge:
     def _own_verdict(self, episode: Episode) -> tuple[Judged, list[Score], list[Finding]]:
         """What playing it would have come to, were the code of the verifiers what it is now."""
         env = self._environment_of(episode)
-        trajectory, context = episode.trajectory, VerifierContext(episode.task)
+        trajectory, context = episode.trajectory, VerifierContext(episode.task, judge=self._given.judge)
+        sandboxes = self._given.sandboxes
         paying, wanted = env.proxy or env.gold, env.gold or env.proxy
-        scores, findings = verify(paying, "proxy", trajectory, context)
+        scores, findings = verify(paying, "proxy", trajectory, context, sandboxes)
         pays = proxy_reward(scores, paying)
         if paying is wanted:
             scores = [*scores, *as_gold(scores)]
         else:
-            golden, found = verify(wanted, "gold", trajectory, context)
+            golden, found = verify(wanted, "gold", trajectory, context, sandboxes)
             scores, findings = [*scores, *golden], [*findings, *found]
-        measured, found = verify(env.metrics, "metric", trajectory, context)
+        measured, found = verify(env.metrics, "metric", trajectory, context, sandboxes)
         scores, findings = [*scores, *measured], [*findings, *found]
         reward = _reward(episode, pays, proxy_reward(episode.all_scores, paying), any(s.role == "proxy" for s in scores))
         changes = _changes(episode, reward, gold_value(scores), scores, findings, all_of=True)
@@ -190,7 +226,8 @@ class Judge:
 
     def _other_verdict(self, episode: Episode) -> tuple[Judged, list[Score], list[Finding]]:
         """The episode's own scores with those that these verifiers give in the place of theirs, or beside them."""
-        new, found = verify(self._verifiers, self.job.role, episode.trajectory, VerifierContext(episode.task, **self._given))
+        context = VerifierContext(episode.task, judge=self._given.judge)
+        new, found = verify(self._verifiers, self.job.role, episode.trajectory, context, self._given.sandboxes)
         roles = {s.role for s in new} & {"gold"}  # who judges what is wanted judges all of it
         given = {(s.role, s.name) for s in new}
         kept = [s for s in episode.all_scores if s.role not in roles and (s.role, s.name) not in given]

@@ -100,7 +100,8 @@ def test_a_registered_evaluator_is_known_by_its_name(agentgym: AgentGym, solved:
         (("nix", "--with", "own"), 2, "there is no run 'nix'"),
         (("--with", "nix"), 2, "no evaluator 'nix'"),
         (("--with", "tests.rollout.judges:in_a_sandbox"), 2, "needs a sandbox to judge with: say which by --sandbox NAME"),
-        (("--with", "tests.rollout.judges:by_a_judge", "--judge", "local:smollm2"), 2, "cannot hand one to a verifier yet"),
+        (("--with", "tests.rollout.judges:in_a_sandbox", "--sandbox", "moon"), 2, "there is no sandbox backend 'moon'"),
+        (("--with", "tests.rollout.judges:by_a_judge", "--judge", "moon:x"), 2, "moon"),
     ],
 )
 def test_what_cannot_be_done_is_said(agentgym: AgentGym, solved: Path, argv: tuple[str, ...], code: int, said: str) -> None:
@@ -114,3 +115,34 @@ def test_a_set_of_scores_belongs_to_a_run(agentgym: AgentGym, solved: Path) -> N
     assert (ran.code, "--scores is for the episodes of a run" in ran.err) == (2, True)
     ran = agentgym("show", "latest", "--scores", "own")
     assert (ran.code, "has no set of scores 'own'; it has only its own" in ran.err) == (2, True)
+
+
+def test_programs_are_judged_again_in_a_sandbox(program: AgentGym, place: Path) -> None:
+    assert program("eval", "code.func", "--limit", "2", "-m", "oracle:honest", "-q").code == 0
+    ran = program("rescore", "--with", "own", "--sandbox", "auto")
+    assert (ran.code, ran.err) == (0, "")
+    assert "2 episodes scored again · nothing changed · gold 1 -> 1" in ran.out
+
+
+def test_a_judge_is_asked_when_it_is_named(agentgym: AgentGym, solved: Path, place: Path) -> None:
+    (place / "asks.py").write_text(ASKS)
+    ran = agentgym("rescore", "--with", "./asks.py:asks", "--judge", "./asks.py:Nodder", "--as", "metric", "--json")
+    assert ran.code == 0, ran.err
+    total = json.loads(ran.lines[-1])
+    assert (total["episodes"], total["unscorable"]) == (6, [])
+
+
+ASKS = """
+from agentgym import Completion, PolicyBase, assistant, user, verifier, Sampling
+from agentgym.background import run_blocking
+
+class Nodder(PolicyBase):
+    name = "nodder"
+    async def act(self, conversation, tools, sampling):
+        return Completion(assistant("yes"))
+
+@verifier(needs={"policy"})
+def asks(trajectory, context):
+    reply = run_blocking(context.judge.act([user("Is it good?")], (), Sampling()))
+    return reply.message.text == "yes"
+"""
