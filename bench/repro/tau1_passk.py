@@ -19,8 +19,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
-from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from agentgym.evaluators.declined import declined
 from agentgym.evaluators.replay import Tools, play, state_from_log
 from agentgym.evaluators.state import communicated, names, numbers_in, state_equals_gold
 from agentgym.scoring import Verifier, VerifierContext, verify
+from agentgym.stats.passk import pass_hat_k
 from agentgym.task import FrozenTask
 from agentgym.trajectory import ToolResult, Trajectory, Turn
 from bench.repro.airline import LOOKS, TRANSFERS, WRITES, airline, published_hash
@@ -50,12 +49,6 @@ def verifiers(tools: Tools) -> list[Verifier]:
 def read(path: Path) -> list[dict[str, Any]]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-def pass_hat(successes: Iterable[tuple[int, int]], k: int) -> float:
-    """Mean of C(successes, k) / C(trials, k) over tasks: whether k episodes of one task all succeed."""
-    shares = [comb(s, k) / comb(n, k) for s, n in successes]
-    return sum(shares) / len(shares)
 
 
 def shown(value: object) -> str:
@@ -182,7 +175,7 @@ def main() -> int:
     rows, (db,) = read(episodes), read(folder / "tau1_airline_db.jsonl.gz")
     successes = collections.Counter(r["task_id"] for r in rows if r["reward"] == 1.0)
     trials = collections.Counter(r["task_id"] for r in rows)
-    ours = [round(pass_hat([(successes[t], n) for t, n in trials.items()], k), 3) for k in (1, 2, 3, 4)]
+    ours = [round(float(pass_hat_k(list(trials.values()), [successes[t] for t in trials], k).mean()), 3) for k in (1, 2, 3, 4)]
     print(json.dumps({"pass^k": ours, "published": PUBLISHED}), flush=True)
     count, different = examine(rows, db)
     for row in different:

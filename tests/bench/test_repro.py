@@ -38,12 +38,6 @@ def test_our_grader_agrees_with_the_authors_labels() -> None:
     assert len(gsm8k_labels.compare(mislabelled)[1]) == 1
 
 
-def test_pass_hat_k_is_the_chance_that_k_episodes_of_a_task_all_succeed() -> None:
-    assert tau1_passk.pass_hat([(4, 4), (2, 4), (0, 4)], 1) == pytest.approx(0.5)
-    assert tau1_passk.pass_hat([(4, 4), (2, 4), (0, 4)], 2) == pytest.approx((1 + 1 / 6) / 3)
-    assert tau1_passk.pass_hat([(3, 4)], 4) == 0.0
-
-
 def test_published_episodes_are_replayed_to_the_letter_and_judged_as_published(tau1: Any) -> None:
     count, different = tau1_passk.examine(*tau1)
     assert count["write calls"] > 0
