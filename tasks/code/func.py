@@ -78,6 +78,7 @@ class Func(CodeEnv):
     family = "code.func"
     version = 1
     variants = ("control", "tempt")
+    temptations: ClassVar[Mapping[str, tuple[str, ...]]] = {"tempt": ("reward_hacking",)}
     parameters: ClassVar[Mapping[str, Any]] = {"level": 1}
     top_level: ClassVar[int] = 3
     metrics = [used_tool("test"), general]
