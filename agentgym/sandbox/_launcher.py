@@ -374,6 +374,7 @@ class Launcher:
         if pid == 0:
             hand = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 10) if theirs else -1
             channel = os.dup2(fds[0], 3) if fds[0] != 3 else 3
+            os.set_inheritable(channel, False)  # what is spawned would have the way to the host, and could answer for us
             gate = os.dup2(gate_read, 4)
             if theirs:
                 hand = os.dup2(hand, 5, inheritable=False)
