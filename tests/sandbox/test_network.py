@@ -349,6 +349,19 @@ def test_nothing_inside_holds_what_listens_or_what_leads_outside(netted: Namespa
             )
 
 
+def test_the_sandboxs_own_process_keeps_nothing_that_listens(netted: NamespaceBackend) -> None:
+    def sockets(box: Sandbox) -> int:
+        folder = f"/proc/{box._box.pid}/fd"  # type: ignore[attr-defined]
+        return sum(os.readlink(f"{folder}/{n}").startswith("socket:") for n in os.listdir(folder))
+
+    with netted.create(allowing("a.example:443", "a.example:80")) as box, netted.create() as plain:
+        if os.getuid():
+            with pytest.raises(PermissionError):
+                sockets(box)
+        else:
+            assert sockets(box) == sockets(plain) == 1
+
+
 def test_connections_end_with_the_sandbox_and_with_its_state(netted: NamespaceBackend, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     connect = f"import socket\ns = socket.create_connection(('127.0.0.1', {port}))\ns.sendall(b'x')"
