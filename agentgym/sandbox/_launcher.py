@@ -45,6 +45,9 @@ AGENT = 65534
 _TEMPORARY = _linux.MS_NOSUID | _linux.MS_NODEV
 _WRITABLE = ("/workspace", "/tmp", "/dev/shm", "/run")
 _DEVICES = ("/proc", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+"""Whom TLS trusts inside, for sandboxes with a network: who the host trusts."""
+_CERTIFICATES = (CERTIFICATES, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem")
 _FIXED_IN_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
 
 
@@ -119,6 +122,11 @@ def build_root(root: str, packages: list[tuple[str, str]]) -> list[str]:
     for name in ("ld.so.cache", "ld.so.conf", "localtime", "mime.types"):
         if os.path.isfile("/etc/" + name):
             shutil.copyfile("/etc/" + name, f"{root}/etc/{name}")
+    for name in _CERTIFICATES:
+        if os.path.isfile(name):
+            os.makedirs(os.path.dirname(root + CERTIFICATES))
+            shutil.copyfile(name, root + CERTIFICATES)
+            break
     if os.path.isdir("/etc/alternatives"):
         os.mkdir(root + "/etc/alternatives")
         _linux.bind_read_only("/etc/alternatives", root + "/etc/alternatives")
@@ -167,13 +175,14 @@ class Plan:
 
 
 def become_sandbox(
-    channel: int, spec: dict[str, Any], lower: str | None, plan: Plan, disk: str = "", observer: int = -1
+    channel: int, spec: dict[str, Any], lower: str | None, plan: Plan, disk: str = "", observer: int = -1, network: int = -1
 ) -> NoReturn:
     """In the new process, process 1 of its namespaces: shuts itself in and serves the host. Never returns.
 
     Args:
         disk: where a file system of the host's disk is mounted for it, empty without.
         observer: a socket to the process that is to observe, -1 without.
+        network: a socket to the host, which is to get those that listen for allowed connections, -1 without.
     """
     try:
         os.setresgid(AGENT, AGENT, AGENT)
@@ -182,6 +191,8 @@ def become_sandbox(
         _linux.loopback_up()
         _linux.set_host_name("sandbox")
         _linux.do_mounts(plan.root)
+        if network >= 0:
+            hand_over_listeners(network, spec["network"])
         data = "/box/run"
         inodes = spec["inodes"] + (4 if lower is None else 7)  # and the folders made here
         if disk:  # made by the launcher, whose mounts this process has copies of
@@ -247,6 +258,30 @@ def become_sandbox(
         with contextlib.suppress(OSError):
             os.write(channel, _guest.HEADER.pack(len(head), 0) + head)
     os._exit(1)
+
+
+def hand_over_listeners(hand: int, network: dict[str, Any]) -> None:
+    """Listens, inside, where allowed hosts are to be found, and gives what listens to the host; none of it stays here."""
+    _linux.mount("tmpfs", "/box/run", "tmpfs", _TEMPORARY, "size=64k,nr_inodes=4,mode=755")
+    with open("/box/run/hosts", "wb") as f:
+        f.write(network["hosts"].encode("ascii"))
+    _linux.mount("/box/run/hosts", "/box/etc/hosts", None, _linux.MS_BIND)
+    fixed = _linux.MS_BIND | _linux.MS_REMOUNT | _linux.MS_RDONLY | _TEMPORARY | _linux.MS_NOEXEC
+    _linux.mount(None, "/box/etc/hosts", None, fixed)
+    _linux.umount("/box/run")
+    for n, address in enumerate(dict.fromkeys(address for address, _ in network["listen"])):
+        if not address.startswith("127.") and address != "::1":
+            _linux.add_address(address, n)
+    listeners = []
+    for address, port in network["listen"]:
+        listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        listeners.append(listener)
+        listener.bind((address, port))
+        listener.listen(64)
+    with socket.socket(fileno=hand) as host:
+        socket.send_fds(host, [b"l"], [listener.fileno() for listener in listeners])
+    for listener in listeners:
+        listener.close()
 
 
 def _as_ordinary() -> None:
@@ -365,6 +400,7 @@ class Launcher:
         more = iter(fds[1:])  # in this order, each only where it is said
         events = next(more) if spec["observed"] else -1
         disk = self._mount_disk(spec, number, next(more)) if spec["on_disk"] else ""
+        network = next(more) if spec["network"] else -1
         gate_read, gate_write = os.pipe()
         observer = self._observer() if spec["observed"] else None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if observer else (None, None)
@@ -372,17 +408,20 @@ class Launcher:
         owner = self.stores[store] if store is not None else self.first_id + 2 * number
         pid = _linux.clone(flags)
         if pid == 0:
-            hand = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 10) if theirs else -1
+            hand = theirs.fileno() if theirs else -1
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) if fd >= 0 else -1 for fd in (hand, network)]
             channel = os.dup2(fds[0], 3) if fds[0] != 3 else 3
+            os.set_inheritable(channel, False)  # what is spawned would have the way to the host, and could answer for us
             gate = os.dup2(gate_read, 4)
-            if theirs:
-                hand = os.dup2(hand, 5, inheritable=False)
-            os.closerange(6 if theirs else 5, 1 << 20)
+            hand, network = (os.dup2(fd, 5 + n, inheritable=False) if fd >= 0 else -1 for n, fd in enumerate(high))
+            for fd in {5, 6} - {hand, network}:
+                os.closerange(fd, fd + 1)
+            os.closerange(7, 1 << 20)
             go = os.read(gate, 1)
             os.close(gate)
             if not go:
                 os._exit(1)
-            become_sandbox(channel, spec, lower, self.plan, disk, hand)
+            become_sandbox(channel, spec, lower, self.plan, disk, hand, network)
         self.boxes[number] = pid
         if store is not None:
             self.users[store].add(number)

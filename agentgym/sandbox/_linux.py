@@ -195,6 +195,25 @@ def loopback_up() -> None:
         fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running
 
 
+def add_address(address: str, number: int) -> None:
+    """Gives the loopback device one more address, so that this network namespace takes it for its own.
+
+    Args:
+        number: tells it from the others that the device gets.
+    """
+    import socket
+
+    if ":" in address:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+            request = socket.inet_pton(socket.AF_INET6, address) + struct.pack("=Ii", 128, socket.if_nametoindex("lo"))
+            fcntl.ioctl(s, 0x8916, request)  # SIOCSIFADDR
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        for call, value in ((0x8916, address), (0x891C, "255.255.255.255")):  # SIOCSIFADDR, SIOCSIFNETMASK
+            place = struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(value))
+            fcntl.ioctl(s, call, struct.pack("16s16s8x", f"lo:{number}".encode(), place))
+
+
 def landlock_abi() -> int:
     """The version of Landlock that the kernel offers, 0 without."""
     return max(0, int(_libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)))

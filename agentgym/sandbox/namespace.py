@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentgym.errors import UsageError
 from agentgym.sandbox import _disk, _guest
@@ -34,6 +34,9 @@ from agentgym.sandbox.protocol import (
     SandboxUnavailableError,
     Snapshot,
 )
+
+if TYPE_CHECKING:
+    from agentgym.sandbox._relay import Opening, Relay, Relays
 
 _START_S = 60.0
 
@@ -53,6 +56,12 @@ for call, *arguments in (
     except OSError:
         pass
 """
+
+
+def _program(script: bytes) -> dict[str, Any]:
+    """The request that runs a script of ours in a sandbox."""
+    request = {"do": "exec", "lang": "python", "argv": [], "script": len(script), "cwd": None, "env": {}, "cpu_s": None}
+    return {**request, "timeout": READY_S, "keep": 0, "most": 1 << 20}
 
 
 class LauncherError(Exception):
@@ -143,12 +152,14 @@ class Launcher:
 class _Box:
     """One sandbox of a launcher."""
 
-    def __init__(self, launcher: Launcher, spec: SandboxSpec, store: str | None, path: str) -> None:
+    def __init__(
+        self, launcher: Launcher, spec: SandboxSpec, store: str | None, path: str, relays: Relays | None = None
+    ) -> None:
         limits = spec.limits
         self.launcher = launcher
         ours, theirs = socket.socketpair()
         env = {"PATH": path, **environment(spec)}
-        asked = {
+        asked: dict[str, Any] = {
             "memory": limits.memory,
             "pids": limits.pids,
             "cpus": limits.cpus,
@@ -160,11 +171,18 @@ class _Box:
             "observed": spec.events,
             "protected": list(spec.protected),
             "on_disk": limits.disk > limits.memory,
+            "network": None,
         }
+        self.relay: Relay | None = None
+        opening: Opening | None = None
+        if spec.network != "none" and relays is not None:
+            opening = relays.opening(spec.network)
+            asked["network"] = opening.asked
+            env.setdefault("SSL_CERT_FILE", opening.certificates)
         disk = -1
         self.feed: Feed | None = None
         told, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if spec.events else (None, None)
-        with theirs, tells or contextlib.nullcontext():
+        with theirs, tells or contextlib.nullcontext(), opening or contextlib.nullcontext():
             try:
                 given = [theirs.fileno()]
                 if tells is not None:
@@ -172,11 +190,15 @@ class _Box:
                 if asked["on_disk"]:
                     disk = _disk.make(limits.disk, limits.inodes)
                     given.append(disk)
+                if opening is not None:
+                    given.append(opening.theirs.fileno())
                 made = launcher.ask({"do": "create", "spec": asked, "store": store}, given)
             except BaseException:
                 ours.close()
                 if told is not None:
                     told.close()
+                if opening is not None:
+                    opening.close()
                 raise
             finally:
                 if disk >= 0:
@@ -189,7 +211,11 @@ class _Box:
         self.channel = Channel(SocketStream(ours))
         try:
             await_guest(self.channel, "the sandbox")
+            if opening is not None:
+                self.relay = opening.relay()
         except BaseException as e:
+            if opening is not None:
+                opening.close()
             self.channel.close()
             self.kill()
             if isinstance(e, SandboxError):
@@ -214,6 +240,8 @@ class _Box:
 
     def kill(self) -> bool:
         """Ends it from outside."""
+        if self.relay is not None:
+            self.relay.close()
         if self.feed is not None:
             self.feed.close()
         if self.launcher.owner != os.getpid():
@@ -323,6 +351,7 @@ class NamespaceBackend(GuestBackend):
         self._unobserved = ""
         """Why nothing can be observed here."""
         self._closed = False
+        self._carriers: Relays | None = None
         self._spares = _Spares(spare, lambda spec: self._new_box(spec, None))
 
     # the helper
@@ -377,6 +406,7 @@ class NamespaceBackend(GuestBackend):
                     no_network=True,
                     seccomp=True,
                     own_user=told["privileged"],
+                    network_allow=self._allows(launcher, path),
                     disk_backed=told["privileged"] and self._disk_backed(launcher, path),
                     landlock=told["landlock"],
                     snapshot="overlay",
@@ -385,6 +415,42 @@ class NamespaceBackend(GuestBackend):
                 )
             return self._can
 
+    def _relays(self, spec: SandboxSpec) -> Relays | None:
+        """What carries the connections of sandboxes that have a network, loaded when the first one is asked for."""
+        if spec.network == "none":
+            return None
+        with self._lock:
+            if self._carriers is None:
+                from agentgym.sandbox._relay import Relays
+
+                self._carriers = Relays()
+            return self._carriers
+
+    @staticmethod
+    def _allows(launcher: Launcher, path: str) -> bool:
+        """Whether what is listed is reached here: by letting a sandbox reach this process."""
+        from agentgym.sandbox._relay import Relays
+
+        relays = Relays()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(READY_S)
+            port: int = server.getsockname()[1]
+            script = b"import socket\nsocket.create_connection(('127.0.0.1', %d)).sendall(b'reached')" % port
+            try:
+                box = _Box(launcher, SandboxSpec(network=(f"127.0.0.1:{port}",)), None, path, relays)
+            except (LauncherError, SandboxError):
+                return False
+            try:
+                next(box.channel.ask(_program(script), script, READY_S))
+                with server.accept()[0] as reached:
+                    return reached.recv(7) == b"reached"
+            except (ClosedError, LateError, OSError):
+                return False
+            finally:
+                box.channel.close()
+                box.kill()
+                relays.close()  # whoever asks for no network has no thread for it
+
     def _observes(self, launcher: Launcher, path: str) -> tuple[str, ...]:
         """Families of events that really arrive here: of a sandbox in which something of each is done."""
         try:
@@ -392,19 +458,9 @@ class NamespaceBackend(GuestBackend):
         except LauncherError as e:
             self._unobserved = str(e)
             return ()
-        request = {
-            "do": "exec",
-            "lang": "python",
-            "argv": [],
-            "script": len(_ONE_OF_EACH),
-            "cwd": None,
-            "env": {},
-            "cpu_s": None,
-        }
-        request |= {"timeout": READY_S, "keep": 0, "most": 1 << 20}
         kinds = set()
         try:
-            next(box.channel.ask(request, _ONE_OF_EACH, READY_S))
+            next(box.channel.ask(_program(_ONE_OF_EACH), _ONE_OF_EACH, READY_S))
             if box.feed is not None:
                 box.feed.manifest()
                 kinds = {event.kind.partition(".")[0] for event in box.feed.take()}
@@ -462,7 +518,8 @@ class NamespaceBackend(GuestBackend):
         on_disk = spec.limits.disk > spec.limits.memory
         try:
             # what is on disk is large: it is copied there, and not laid out in memory for all who may start from it
-            box = _Box(launcher, spec, None if on_disk else self._store(launcher, snapshot), self._path(launcher))
+            store = None if on_disk else self._store(launcher, snapshot)
+            box = _Box(launcher, spec, store, self._path(launcher), self._relays(spec))
         except LauncherError as e:
             raise SandboxError(f"no sandbox could be made: {e}") from None
         return filled(box, snapshot) if on_disk else box
@@ -505,6 +562,8 @@ class NamespaceBackend(GuestBackend):
         super().close()
         if launcher is not None:
             launcher.close()
+        if self._carriers is not None:
+            self._carriers.close()
 
 
 def shown_packages(names: Sequence[str]) -> list[tuple[str, str]]:

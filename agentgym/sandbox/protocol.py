@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, Self
 import msgspec
 
 from agentgym.errors import AgentGymError, InfrastructureError, UsageError
+from agentgym.sandbox import _allowed
 from agentgym.trajectory import Event
 
 Language = Literal["python", "bash"]
@@ -84,8 +85,11 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of a backend."""
 
     limits: Limits = Limits()
-    network: Literal["none"] = "none"
-    """``none``: nothing but the sandbox's own loopback device."""
+    network: Literal["none"] | tuple[str, ...] = "none"
+    """``none``: nothing but the sandbox's own loopback device. Otherwise TCP to exactly these, e.g. ``("pypi.org:443",
+    "192.0.2.7:5432", "localhost:8000")``, the last being the host's own loopback; no patterns, no ranges. What is listed is a
+    way out for whatever the code has seen. A name that leads into the host's own networks is not followed: list its address.
+    Nothing else is reachable, and there is no DNS: names are in the sandbox's ``/etc/hosts`` (`Capabilities.network_allow`)."""
     env: dict[str, str] = {}
     """Environment variables besides the few that every sandbox has. Nothing of the host's environment is handed on."""
     require: tuple[str, ...] = ()
@@ -97,6 +101,12 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     within a name, ``**`` for any folders; a folder stands for all that is in it. They are watched, not write-protected."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.network, tuple):
+            _allowed.parse_all(self.network)
+            if "no_network" in self.require:
+                raise UsageError("a sandbox spec allows network entries and requires 'no_network': leave one of them out")
+        elif self.network != "none":
+            raise UsageError(f"sandbox network {self.network!r}: say 'none', or give a tuple of host:port")
         if self.protected and not self.events:
             raise UsageError("a sandbox spec names protected paths, but does not ask to be observed: add events=True")
         for pattern in self.protected:
@@ -119,12 +129,15 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     inodes: bool | Literal["watched"]
     """Whether the number of files is held: by the kernel; by counting every 10 ms and killing."""
     no_network: bool
+    """Whether nothing but the sandbox's own loopback device can be reached, unless the spec lists more."""
     seccomp: bool
     own_user: bool
     """Whether code runs under a user id that nothing else on the machine has."""
     disk_backed: bool = False
     """Whether `Limits.disk` may be above `Limits.memory`: files then lie on the machine's disk, bytes and inodes limited all
     the same."""
+    network_allow: bool = False
+    """Whether `SandboxSpec.network` can be a list, to which connections are then held."""
     landlock: int = 0
     """Version of Landlock that stands behind the other walls, 0 without."""
     snapshot: Literal["overlay", "copy", ""] = ""
@@ -181,8 +194,8 @@ class SandboxEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Kinds, by family (``docs/security.md`` says which are complete and which a lower bound):
 
     - ``process.exec``: a program was to be started.
-    - ``network.connect``, ``network.bind``, ``network.send``: an address of the internet was to be used (there is no network);
-      ``network.socket``: a socket of a family that is refused.
+    - ``network.connect``, ``network.bind``, ``network.send``: an address of the internet was to be used, allowed or not
+      (the address is the one inside: see ``/etc/hosts`` there); ``network.socket``: a socket of a family that is refused.
     - ``clock.set``: the clock was to be set.
     - ``monitor.trace``, ``monitor.signal``, ``monitor.hide``, ``monitor.filter``: looking into other processes, signals to the
       sandbox's process 1, closing one's own memory to the observer, taking over its notifications.
@@ -463,6 +476,11 @@ def check_spec(spec: SandboxSpec, can: Capabilities) -> None:
             f"a disk limit of {limits.disk} bytes is above the memory limit of {limits.memory}, and the sandbox backend "
             f"{can.backend!r} keeps files in memory here: raise `memory`, lower `disk`, or use the backend 'namespace' as root "
             "on a machine with loop devices and mkfs.ext4, which keeps such files on disk"
+        )
+    if spec.network != "none" and not can.network_allow:
+        raise UsageError(
+            f"the sandbox backend {can.backend!r} cannot hold connections to a list of hosts on this machine, and the spec "
+            f"allows {', '.join(spec.network)}: use the backend 'namespace', or network='none'"
         )
     if spec.events and not can.events:
         raise UsageError(

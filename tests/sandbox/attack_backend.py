@@ -80,8 +80,13 @@ def main() -> None:
     parser.add_argument("backend", help="namespace, bwrap or docker")
     parser.add_argument("--serve", action="store_true", help="requests and replies line by line")
     parser.add_argument("--events", action="store_true", help="observe what the code does")
+    parser.add_argument("--allow", action="append", metavar="HOST:PORT", help="let it reach this")
     args = parser.parse_args()
-    spec = SandboxSpec(events=True, protected=("**",)) if args.events else SandboxSpec()
+    spec = SandboxSpec(
+        events=args.events,
+        protected=("**",) if args.events else (),
+        network=tuple(args.allow) if args.allow else "none",
+    )
     with open_backend(args.backend) as backend:
         if args.serve:
             for line in sys.stdin:

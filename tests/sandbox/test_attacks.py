@@ -47,12 +47,15 @@ SOMEBODY = "as root" if os.getuid() == 0 else "as a plain user"
 WAYS = [("namespace", SOMEBODY), ("bwrap", SOMEBODY), ("docker", SOMEBODY)]
 if os.getuid() == 0:
     WAYS[2:2] = [("namespace", "as a plain user"), ("bwrap", "as a plain user")]
-WAYS += [("namespace observed", who) for name, who in WAYS if name == "namespace"]
+WAYS += [(f"namespace {how}", who) for how in ("observed", "allowing") for name, who in WAYS if name == "namespace"]
+OPTIONS = {"": [], "observed": ["--events"], "allowing": ["--allow", "127.0.0.1:9", "--allow", "a.example:443"]}
 
 
 def worth(way: tuple[str, str], case: Case) -> bool:
     """Whether a case is run this way by default; the runner by itself runs all of them."""
     name, who = way
+    if "allowing" in name:  # a network of which nothing may lead anywhere else
+        return case.category == "network"
     if "observed" in name:
         return case.name in (OBSERVED_ALONE if who == SOMEBODY else OBSERVED)
     # what differs for a second user of bubblewrap: who counts memory and processes, and which user id is mapped
@@ -76,8 +79,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     if name in NEEDS:
         request.getfixturevalue(NEEDS[name])
     drop = become_plain_user if os.getuid() == 0 and who == "as a plain user" else None
-    kind, _, observed = name.partition(" ")
-    command = [sys.executable, str(ROOT / "tests/sandbox/attack_backend.py"), kind, *(["--events"] if observed else [])]
+    kind, _, how = name.partition(" ")
+    command = [sys.executable, str(ROOT / "tests/sandbox/attack_backend.py"), kind, *OPTIONS[how]]
     made = Server(command, preexec_fn=drop, cwd=str(ROOT))
     try:
         if not proved(made):

@@ -60,6 +60,21 @@ def test_a_program_is_run_by_its_arguments_with_input_folder_and_environment(box
     assert box.exec("print(open(0).read())", stdin=b"a" * 300_000).text == "a" * 300_000 + "\n"
 
 
+def test_a_program_has_no_descriptor_but_its_own(box: Sandbox) -> None:
+    """Least of all that of the way to the host, through which it could report its own end."""
+    look = (
+        "import os\nfor fd in range(3, 4096):\n    try: print(fd, os.readlink(f'/proc/self/fd/{fd}'))\n    except OSError: pass"
+    )
+    assert box.exec(look).text == ""
+    assert box.exec(argv=["python3", "-c", look]).text == ""
+    assert box.exec(f'python3 -c "{look}"', "bash").text == ""
+    assert (
+        box.session("python").run(f"import subprocess\nsubprocess.run(['python3', '-c', {look!r}], close_fds=False)").text == ""
+    )
+    shell = box.session("bash").run("ls -l /proc/$$/fd").text
+    assert "socket:" not in shell, shell
+
+
 def test_large_programs_run(box: Sandbox) -> None:
     assert box.exec("x = '" + "a" * 400_000 + "'\nprint(len(x))").text == "400000\n"
     assert box.exec(": " + "a" * 400_000 + "\necho done", "bash").text == "done\n"
