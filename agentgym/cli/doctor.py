@@ -330,6 +330,7 @@ _ENFORCED = {
     "own_user": "a user of its own",
     "landlock": "Landlock",
     "events": "observation from outside",
+    "network_allow": "a network of listed hosts where one is asked for",
 }
 """What a sandbox may enforce, in words."""
 
