@@ -257,8 +257,11 @@ class SandboxEnv(ToolEnv):
         watching = self._witness
         used = self._used
         self.release()
-        if not used or watching is None or not testifies(watching):
-            raise error or SandboxError(f"{why}, and so did others of its backend")
+        if watching is None or not testifies(watching):
+            # also where the sandbox was found dead on second sight: another backend may well work
+            raise SandboxError(f"{why}, and so did others of its backend") from error
+        if not used:
+            raise error or SandboxError(f"{why}, before anything ran in it")
         self.note("sandbox.lost", data=why)
         self.state = workspace_of(self.start_files(self.task), self.kept_files(self.task))
         raise ToolError(f"{why}. The next call gets a new one: variables and files are as they were at the beginning")

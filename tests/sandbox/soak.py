@@ -118,6 +118,7 @@ def soak(name: str, executions: int) -> dict[str, Any]:
     """Runs it; the line to print."""
     containers = name == "docker"
     bare = footprint((), range(0), containers)
+    others = set(groups_of(os.getpid()))  # of backends that this process has open besides
     start, used = time.monotonic(), os.times()
     with open_backend(name) as backend:
         helpers = [backend.launcher().process.pid] if name == "namespace" else []  # type: ignore[attr-defined]
@@ -144,7 +145,7 @@ def soak(name: str, executions: int) -> dict[str, Any]:
         "after": after,
         "before_all": bare,
         "after_all": closed,
-        "groups_left": [g for pid in (*helpers, os.getpid()) for g in groups_of(pid)],
+        "groups_left": sorted({g for pid in (*helpers, os.getpid()) for g in groups_of(pid)} - others),
         "nothing_left": after == before and closed == bare,
         "host_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         **launcher,
