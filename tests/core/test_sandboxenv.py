@@ -265,8 +265,9 @@ def test_a_backend_that_dies_under_an_episode_is_infrastructure_and_no_zero() ->
             @tool(writes=True)
             def strike(self) -> str:
                 """Somebody kills the helper process of all sandboxes."""
-                pid = backend.launcher().process.pid  # type: ignore[attr-defined]
-                os.kill(pid, signal.SIGKILL)
+                helper = backend.launcher().process  # type: ignore[attr-defined]
+                os.kill(helper.pid, signal.SIGKILL)
+                helper.wait(30)  # it takes a moment to die, in which sandboxes still answer
                 return self.turn("bash", "true")
 
         env = Struck()
