@@ -30,6 +30,9 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
+_MODULES = ("tokens", "training", "wrappers")
+"""Parts that are named as such: ``agentgym.tokens.linearize``."""
+
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
@@ -85,6 +88,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"agentgym.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'agentgym' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

@@ -456,8 +456,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     @classmethod
     def asks_judge(cls, *, paying: bool = False) -> bool:
         """Whether a verifier asks a judge; with ``paying``, whether one does that decides over reward or gold."""
-        verifiers = (*cls.proxy, *cls.gold, *(() if paying else cls.metrics))
-        return any("policy" in v.needs for v in verifiers)
+        return any("policy" in v.needs for v in (*cls.proxy, *cls.gold)) if paying else "policy" in cls.needs()
 
     @property
     def proxy_scores(self) -> list[Score]:

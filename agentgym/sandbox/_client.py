@@ -304,6 +304,8 @@ class GuestSandbox:
             memory = self._bury(box, "it was killed with a run")
             if closed:
                 raise SandboxDeadError("the sandbox was closed while code ran in it", retryable=False) from None
+            if getattr(box, "orphaned", False):  # code cannot reach what holds it: to call this its doing would score it
+                raise SandboxDeadError("the process that holds the sandboxes of this backend has died") from None
             return ExecResult(
                 status="oom" if memory else "killed", exit_code=None, wall_s=time.monotonic() - start, session_over=True
             )

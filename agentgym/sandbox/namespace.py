@@ -205,6 +205,8 @@ class _Box:
                     os.close(disk)
         if told is not None:
             self.feed = Feed(told)
+        self.orphaned = False
+        """Whether it died with its launcher: not the doing of the code in it."""
         self._number: int = made["number"]
         self._seen: int = made["oom"]
         self.pid: int = made["pid"]
@@ -248,8 +250,9 @@ class _Box:
             return False
         try:
             count: int = self.launcher.ask({"do": "kill", "number": self._number})["oom"]
-        except LauncherError:
-            return False  # the launcher is gone, and its sandboxes with it
+        except LauncherError as e:
+            self.orphaned = e.gone  # the launcher is gone, and its sandboxes with it
+            return False
         return count > self._seen
 
 

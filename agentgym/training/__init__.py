@@ -1,6 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """From played episodes to what a trainer wants. numpy only; each trainer's own library is imported by its adapter."""
 
+import importlib
+from typing import Any
+
 from agentgym.training.groups import Advantages, Baseline, advantages
 
 __all__ = ["Advantages", "Baseline", "advantages"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "trl":  # an adapter brings the episode loop along, which whoever wants a baseline does not need
+        return importlib.import_module("agentgym.training.trl")
+    raise AttributeError(f"module 'agentgym.training' has no attribute {name!r}")

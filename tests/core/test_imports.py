@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -66,3 +67,14 @@ def test_the_version_is_the_distributions() -> None:
     from importlib.metadata import version
 
     assert agentgym.__version__ == version("agentgym-harness")
+
+
+def test_parts_that_the_readme_names_are_there_after_import_agentgym(fresh_python: Callable[..., str]) -> None:
+    code = (
+        "import agentgym, sys\n"
+        "assert 'agentgym.training' not in sys.modules\n"
+        "named = agentgym.training.trl.kit, agentgym.tokens.linearize, agentgym.wrappers.NoiseReward\n"
+        "print(*(n.__name__ for n in named))\n"
+        "assert not {'torch', 'trl', 'datasets'} & set(sys.modules)"
+    )
+    assert fresh_python(code) == "kit linearize NoiseReward\n"

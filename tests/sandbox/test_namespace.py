@@ -419,3 +419,16 @@ def test_windows_is_told_of_its_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("auto", "namespace", "docker"):
         with pytest.raises(SandboxUnavailableError, match=r"inside of WSL 2 \(`wsl --install`"):
             open_backend(name)
+
+
+def test_a_run_that_dies_with_the_launcher_is_not_called_the_code_s_doing() -> None:
+    with NamespaceBackend(packages=()) as backend, backend.create() as box:
+        helper = backend.launcher().process
+        struck = threading.Timer(0.5, helper.kill)
+        struck.start()
+        with pytest.raises(SandboxDeadError, match="holds the sandboxes") as caught:
+            box.exec("import time; time.sleep(30)", timeout_s=40)
+        struck.join()
+        assert caught.value.retryable
+        with backend.create() as another:
+            assert another.exec("print(1)").text == "1\n"
