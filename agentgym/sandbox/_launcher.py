@@ -269,9 +269,9 @@ def hand_over_listeners(hand: int, network: dict[str, Any]) -> None:
     fixed = _linux.MS_BIND | _linux.MS_REMOUNT | _linux.MS_RDONLY | _TEMPORARY | _linux.MS_NOEXEC
     _linux.mount(None, "/box/etc/hosts", None, fixed)
     _linux.umount("/box/run")
-    for n, address in enumerate(dict.fromkeys(address for address, _ in network["listen"])):
+    for address in dict.fromkeys(address for address, _ in network["listen"]):
         if not address.startswith("127.") and address != "::1":
-            _linux.add_address(address, n)
+            _linux.add_address(address)
     listeners = []
     for address, port in network["listen"]:
         listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)

@@ -195,23 +195,24 @@ def loopback_up() -> None:
         fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running
 
 
-def add_address(address: str, number: int) -> None:
-    """Gives the loopback device one more address, so that this network namespace takes it for its own.
+def add_address(address: str) -> None:
+    """Gives the loopback device one more address, so that this network namespace takes it for its own, at once.
 
-    Args:
-        number: tells it from the others that the device gets.
+    By rtnetlink(7), for the flag that an ioctl has not: without it the kernel takes an IPv6 address for its own only when
+    a worker of its own has looked for duplicates, even on loopback, and until then nothing can listen there.
     """
     import socket
 
-    if ":" in address:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
-            request = socket.inet_pton(socket.AF_INET6, address) + struct.pack("=Ii", 128, socket.if_nametoindex("lo"))
-            fcntl.ioctl(s, 0x8916, request)  # SIOCSIFADDR
-        return
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        for call, value in ((0x8916, address), (0x891C, "255.255.255.255")):  # SIOCSIFADDR, SIOCSIFNETMASK
-            place = struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(value))
-            fcntl.ioctl(s, call, struct.pack("16s16s8x", f"lo:{number}".encode(), place))
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    raw = socket.inet_pton(family, address)
+    body = struct.pack("=BBBBi", family, 8 * len(raw), 0x02, 0, socket.if_nametoindex("lo"))  # IFA_F_NODAD
+    for kind in (1, 2):  # IFA_ADDRESS, IFA_LOCAL
+        body += struct.pack("=HH", 4 + len(raw), kind) + raw
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as s:  # NETLINK_ROUTE
+        s.send(struct.pack("=IHHII", 16 + len(body), 20, 1 | 4, 1, 0) + body)  # RTM_NEWADDR, to be acknowledged
+        error = -struct.unpack_from("=i", s.recv(4096), 16)[0]
+    if error:
+        raise OSError(error, os.strerror(error), address)
 
 
 def landlock_abi() -> int:

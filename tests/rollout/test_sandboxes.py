@@ -146,13 +146,20 @@ def policy(_=""):
 """
 
 
+def is_launcher(process: psutil.Process) -> bool:
+    try:
+        return "_launcher.py" in " ".join(process.cmdline())
+    except psutil.Error:  # it has ended since it was listed
+        return False
+
+
 def test_ctrl_c_leaves_no_sandbox_behind(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     runs = tmp_path / "runs"
     ran = command("code.func", "--model", f"{tmp_path}/slow.py:policy", "--limit", "4", runs=runs)
     me = psutil.Process(ran.pid)
     deadline = time.monotonic() + 120
-    while sum("_launcher.py" in " ".join(p.cmdline()) for p in me.children(recursive=True) if p.is_running()) < 4:
+    while sum(is_launcher(p) for p in me.children(recursive=True)) < 4:
         assert ran.poll() is None, ran.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
