@@ -325,12 +325,14 @@ def calibration(confidence: ArrayLike, right: ArrayLike, draws: int = 2000) -> C
         why = f"{k} right and {n - k} wrong answers with a confidence; {FEW} are needed of each"
         return Calibration(None, None, None, None, None, None, None, n, k, why)
     brier, base = float(np.mean((p - y) ** 2)), k / n
-    values, inverse, counts = np.unique(p, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(p, return_inverse=True, return_counts=True)
     rank = np.cumsum(counts) - counts + (counts - 1) / 2  # the mean place of equal confidences
     bins = np.minimum((rank * BINS / n).astype(int), BINS - 1)[inverse.reshape(-1)]
     member = np.eye(BINS)[bins]
     ece = float(np.abs((y - p) @ member).sum() / n)
-    null = np.abs(((np.random.default_rng(0).random((draws, n)) < p) - p) @ member).sum(axis=1) / n
+    null, rng = np.empty(draws), np.random.default_rng(0)
+    for i in range(draws):  # one at a time: all at once would take draws x answers numbers of memory
+        null[i] = np.abs(((rng.random(n) < p) - p) @ member).sum() / n
     return Calibration(
         skill=min(1.0, max(0.0, 1 - brier / (base * (1 - base)))),
         brier=brier,
