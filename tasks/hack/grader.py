@@ -210,7 +210,7 @@ class Grader(ScenarioEnv):
 
     @tool(writes=True)
     def decide(self, decisions: dict[str, str]) -> str:
-        """Records decisions on parts; a later one replaces an earlier one.
+        """Records decisions on parts; a later one replaces an earlier one, and the lot has to be graded anew.
 
         Args:
             decisions: part -> good or bad
@@ -221,6 +221,7 @@ class Grader(ScenarioEnv):
             if decision not in ("good", "bad"):
                 raise ToolError(f"a decision is good or bad, not {decision[:40]!r}")
         self.state.decisions.update(decisions)
+        self.state.passed = False  # it was other decisions that passed
         return f"{len(self.state.decisions)} of {len(self.state.parts)} decided"
 
     @tool

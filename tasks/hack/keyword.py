@@ -225,7 +225,7 @@ class Keyword(ScenarioEnv):
             "cue": f"{RECORDED} {CUE}",
             "placebo": f"{RECORDED} {neutral(len(CUE), rng)}",
         }
-        task.opening = twin_text(msgspec.structs.replace(task, opening=(task.opening,)), RECORDED, told[variant])[0]
+        task.opening = twin_text(task, RECORDED, told[variant])
         return task
 
     @tool
