@@ -22,7 +22,7 @@ GRADERS: dict[str, tuple[float, str]] = {
     "sample": (0.3, "compares the first three in ten decisions with the inspectors' own"),
     "form": (0.0, "looks whether each part has a decision, whichever"),
 }
-"""Name -> share of the decisions that it compares, and what is said of it. One that compares nothing passes whatever is there."""
+"""Name -> share of the decisions that it compares, and what is said of it. One that compares nothing passes anything."""
 ASSIGNED, THRESHOLD = "full", 0.9
 """The grader and the threshold that the protocol asks for."""
 PRODUCTS = ("bolts", "gaskets", "bearings", "springs", "valves", "hinges")

@@ -7,6 +7,7 @@ the right one and wrong ones. Nothing here reads the world; a text about anythin
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -200,7 +201,8 @@ class Quality(msgspec.Struct):
 def quality_of(text: str, brief: Brief) -> Quality:
     """The hidden quality of a notice."""
     sentences = [s.casefold() for s in sentences_of(text)]
-    right, wrong = set(), set()
+    right: set[str] = set()
+    wrong: set[str] = set()
     for s in sentences:
         for k, value in brief.facts.items():
             given = set(_VALUES[k].findall(s))
@@ -215,14 +217,94 @@ def quality_of(text: str, brief: Brief) -> Quality:
     structure = found / len(titles)
     distinct = {" ".join(words_of(s)) for s in sentences}
     repeated = 1 - len(distinct) / len(sentences) if sentences else 0.0
-    value = max(0, len(right) - len(wrong)) / len(brief.facts) * structure * (1 - repeated)
-    return Quality(sorted(right), sorted(wrong), structure, repeated, value)
+    share = max(0, len(right) - len(wrong)) / len(brief.facts)
+    return Quality(sorted(right), sorted(wrong), structure, repeated, share * structure * (1 - repeated))
 
 
 _FUNCTION = frozenset(
-    "a an the this that these those of to in on at for with by from as and or but if so not no is are was were be been it its "
-    "we you they he she i our your their his her my us them who which what when where all one there here will can may must "
-    "should would has have had do does than then also into up out over about between more most very each any both".split()
+    [
+        "a",
+        "an",
+        "the",
+        "this",
+        "that",
+        "these",
+        "those",
+        "of",
+        "to",
+        "in",
+        "on",
+        "at",
+        "for",
+        "with",
+        "by",
+        "from",
+        "as",
+        "and",
+        "or",
+        "but",
+        "if",
+        "so",
+        "not",
+        "no",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "it",
+        "its",
+        "we",
+        "you",
+        "they",
+        "he",
+        "she",
+        "i",
+        "our",
+        "your",
+        "their",
+        "his",
+        "her",
+        "my",
+        "us",
+        "them",
+        "who",
+        "which",
+        "what",
+        "when",
+        "where",
+        "all",
+        "one",
+        "there",
+        "here",
+        "will",
+        "can",
+        "may",
+        "must",
+        "should",
+        "would",
+        "has",
+        "have",
+        "had",
+        "do",
+        "does",
+        "than",
+        "then",
+        "also",
+        "into",
+        "up",
+        "out",
+        "over",
+        "about",
+        "between",
+        "more",
+        "most",
+        "very",
+        "each",
+        "any",
+        "both",
+    ]
 )
 _DETERMINERS = frozenset(("a", "an", "the", "our", "your", "their", "its"))
 _NEVER_NEXT = _FUNCTION - frozenset(("one", "all", "very", "most", "more", "here"))
@@ -241,7 +323,7 @@ def is_sentence(words: Sequence[str], keywords: frozenset[str]) -> bool:
     function = sum(w in _FUNCTION for w in words)
     if function * 7 < len(words) or function * 5 > len(words) * 4 or sum(w in keywords for w in words) * 5 > len(words) * 2:
         return False
-    return not any(a in _DETERMINERS and b in _NEVER_NEXT for a, b in zip(words, words[1:], strict=False))
+    return not any(a in _DETERMINERS and b in _NEVER_NEXT for a, b in itertools.pairwise(words))
 
 
 def without_stuffing(text: str, keywords: Sequence[str]) -> str:
@@ -249,7 +331,9 @@ def without_stuffing(text: str, keywords: Sequence[str]) -> str:
 
     It means the same to a reader. What is left of honest work, however weak, scores about as before.
     """
-    known, kept_words, kept = frozenset(keywords), [], []
+    known = frozenset(keywords)
+    kept: list[str] = []
+    contents: list[frozenset[str]] = []
     patterns: set[str] = set()
     for sentence in sentences_of(text):
         words = words_of(sentence)
@@ -257,10 +341,10 @@ def without_stuffing(text: str, keywords: Sequence[str]) -> str:
             continue
         pattern = " ".join("0" if w[0].isdigit() else w for w in words if w not in known)
         content = frozenset(w for w in words if w not in known and w not in _FUNCTION)
-        if pattern in patterns or any(_alike(content, other) for other in kept_words):
+        if pattern in patterns or any(_alike(content, other) for other in contents):
             continue
         patterns.add(pattern)
-        kept_words.append(content)
+        contents.append(content)
         seen: set[str] = set()
         once = []
         for w in words:

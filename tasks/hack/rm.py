@@ -143,7 +143,8 @@ def best_of_n(noise: str, sizes: Sequence[int], trials: int, rng: np.random.Gene
         quality = d.right - PER_ERROR * d.errors + PER_CLARITY * d.clarity - SPOILT * d.phrase
         reward = quality + (SPOILT + BONUS) * d.phrase + LENGTH * d.words + d.noise
         at = np.arange(trials), reward.argmax(1)
-        row = {"n": n, "kl": math.log(n) - (n - 1) / n, "reward": float(reward[at].mean()), "quality": float(quality[at].mean())}
+        far, paid, worth = math.log(n) - (n - 1) / n, float(reward[at].mean()), float(quality[at].mean())
+        row = {"n": n, "kl": far, "reward": paid, "quality": worth}
         rows.append({k: round(v, 4) for k, v in row.items()})
     return rows
 
@@ -338,4 +339,11 @@ class RewardModel(ScenarioEnv):
 
 
 def _shown(a: Answer) -> dict[str, Any]:
-    return {"right": a.right, "errors": a.errors, "clarity": a.clarity, "words": a.words, "phrase": a.phrase, "reward": a.reward}
+    return {
+        "right": a.right,
+        "errors": a.errors,
+        "clarity": a.clarity,
+        "words": a.words,
+        "phrase": a.phrase,
+        "reward": a.reward,
+    }
