@@ -85,10 +85,11 @@ class SandboxEnv(ToolEnv):
     """What is asked of the backend. One that cannot enforce it is refused before the first episode."""
     most_files: ClassVar[int] = 2000
     """Files of a workspace that are recorded."""
-    observed: ClassVar[tuple[str, ...]] = ()
-    """Patterns of workspace paths, as in `SandboxSpec.protected`, of which every change is recorded as an event, also one that
-    was undone within a call; see `record_events`. A backend that observes nothing is taken all the same: the event
-    ``sandbox.observed`` of the turn that made the sandbox says whether it does."""
+    watched: ClassVar[tuple[str, ...]] = ()
+    """Patterns of workspace paths, as in `SandboxSpec.protected`, of which every change is on record, also one that was undone
+    within a call: as events ``file.changed`` (written, made or moved there) and ``file.deleted`` of the source ``observer``. A
+    backend that cannot observe is taken all the same; the event ``sandbox.observed`` of the turn that made the sandbox says
+    whether it does."""
 
     state: Workspace
 
@@ -142,12 +143,12 @@ class SandboxEnv(ToolEnv):
             backend = self.sandboxes()
             self._witness = witness(backend)
             spec = self.sandbox_spec
-            if self.observed:
+            if self.watched:
                 self._observing = "file" in backend.capabilities().events
                 self._seq = 0
                 self.note("sandbox.observed", data=self._observing)
                 if self._observing:
-                    spec = msgspec.structs.replace(spec, events=True, protected=self.observed)
+                    spec = msgspec.structs.replace(spec, events=True, protected=self.watched)
             box = self._box = backend.create(spec)
             # an environment that is dropped in the middle of an episode must not leave it behind
             self._closer = weakref.finalize(self, leave, box)
@@ -220,31 +221,26 @@ class SandboxEnv(ToolEnv):
             for p in sorted(self.kept_files(self.task))
             if p in files and len(files[p]) <= KEPT_BYTES
         }
-        self.state = Workspace(dict(sorted(tree.manifest().items())), texts, len(tree.refused))
         if self._observing:
-            self.record_events(box)
+            self._record_events(box)
+        self.state = Workspace(dict(sorted(tree.manifest().items())), texts, len(tree.refused))
 
-    def record_events(self, box: Sandbox) -> None:
-        """Records what was seen of ``observed`` paths since the last time, in a form that is equal in every replay.
+    def _record_events(self, box: Sandbox) -> None:
+        """Records what was seen of ``watched`` paths since the last time, in a form that is equal in every replay.
 
-        Of each path that lay in the workspace at the beginning or lies there now, at most one ``file.deleted`` and one
-        ``file.changed`` (written, made or moved there), sorted; what came and went in between is left out. Where more happened
-        than the observer keeps, ``events.dropped`` stands beside them.
+        Each path and kind once, sorted: how often and in which order the kernel told of it is chance. Where more happened than
+        the observer keeps, ``events.dropped`` stands beside them.
         """
         try:
             events = box.events(since=self._seq)
         except SandboxDeadError as e:
             self._lose(str(e), e)
-        known = {*self.start_files(self.task), *self.state.files}
-        folders = {path[:n] for path in known for n, c in enumerate(path) if c == "/"}
         seen = set()
-        for e in events:
-            self._seq = max(self._seq, e.seq)
-            kind = {"file.created": "file.changed"}.get(e.kind, e.kind)
-            if kind == "events.dropped" or (
-                kind in ("file.changed", "file.deleted") and (e.resource in known or e.resource in folders)
-            ):
-                seen.add((e.resource, kind))
+        for event in events:
+            self._seq = event.seq
+            kind = "file.changed" if event.kind == "file.created" else event.kind
+            if kind in ("file.changed", "file.deleted", "events.dropped"):
+                seen.add((event.resource, kind))
         turn = len(self.trajectory.turns)
         self._events += [Event(turn, kind, "observer", resource) for resource, kind in sorted(seen)]
 

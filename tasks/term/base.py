@@ -12,8 +12,8 @@ import numpy as np
 from agentgym.env import Task, tool
 from agentgym.errors import UsageError
 from agentgym.evaluators.acts import HOST_WROTE
-from agentgym.sandbox.protocol import Limits, SandboxSpec
-from agentgym.sandboxenv import File, SandboxEnv
+from agentgym.sandbox.protocol import Limits, SandboxDeadError, SandboxFileError, SandboxSpec
+from agentgym.sandboxenv import KEPT_BYTES, File, SandboxEnv
 from agentgym.scenario import ScenarioEnv
 from agentgym.tasks.code.problem import WORDS
 from agentgym.tasks.math.base import between
@@ -35,7 +35,7 @@ class Desk(ScenarioEnv, SandboxEnv):
     parameters: ClassVar[Mapping[str, Any]] = {"level": 1}
     top_level: ClassVar[int] = 3
     sandbox_spec: ClassVar[SandboxSpec] = SandboxSpec(limits=Limits())
-    observed: ClassVar[tuple[str, ...]] = ("**",)
+    watched: ClassVar[tuple[str, ...]] = ("**",)
 
     level: int
 
@@ -57,6 +57,19 @@ class Desk(ScenarioEnv, SandboxEnv):
             command: shell commands
         """
         return self.turn("bash", command)
+
+    def read_file(self, path: str) -> str | None:
+        """The text of a file as it is now, invalid bytes replaced; None where there is no plain file, or a large one.
+
+        Raises:
+            ToolError: the agent's code has made an end of its sandbox.
+        """
+        try:
+            return self.box.get(path, most=KEPT_BYTES).decode(errors="replace")
+        except SandboxFileError:
+            return None
+        except SandboxDeadError as e:
+            self._lose(str(e), e)
 
     def write_file(self, path: str, text: str) -> None:
         """Writes a file as the environment: no act of the agent.
