@@ -26,9 +26,11 @@ from agentgym.sandbox.protocol import (
     SandboxFileError,
     SandboxSpec,
     Session,
+    Tree,
 )
 from agentgym.sandbox.shared import leave, testifies, witness
 from agentgym.task import Task
+from agentgym.trajectory import Event
 
 SHOWN = 6000
 """Characters of a run's output that an agent is shown; of a longer one the beginning and the end."""
@@ -83,6 +85,11 @@ class SandboxEnv(ToolEnv):
     """What is asked of the backend. One that cannot enforce it is refused before the first episode."""
     most_files: ClassVar[int] = 2000
     """Files of a workspace that are recorded."""
+    watched: ClassVar[tuple[str, ...]] = ()
+    """Patterns of workspace paths, as in `SandboxSpec.protected`, of which every change is on record, also one that was undone
+    within a call: as events ``file.changed`` (written, made or moved there) and ``file.deleted`` of the source ``observer``. A
+    backend that cannot observe is taken all the same; the event ``sandbox.observed`` of the turn that made the sandbox says
+    whether it does."""
 
     state: Workspace
 
@@ -92,6 +99,8 @@ class SandboxEnv(ToolEnv):
         self._witness: Sandbox | None = None
         self._sessions: dict[Language, Session] = {}
         self._used = False
+        self._observing = False
+        self._seq = 0
         self._closer: weakref.finalize[..., Any] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -133,7 +142,14 @@ class SandboxEnv(ToolEnv):
         if self._box is None:
             backend = self.sandboxes()
             self._witness = witness(backend)
-            box = self._box = backend.create(self.sandbox_spec)
+            spec = self.sandbox_spec
+            if self.watched:
+                self._observing = "file" in backend.capabilities().events
+                self._seq = 0
+                self.note("sandbox.observed", data=self._observing)
+                if self._observing:
+                    spec = msgspec.structs.replace(spec, events=True, protected=self.watched)
+            box = self._box = backend.create(spec)
             # an environment that is dropped in the middle of an episode must not leave it behind
             self._closer = weakref.finalize(self, leave, box)
             self._used = False
@@ -198,13 +214,38 @@ class SandboxEnv(ToolEnv):
             tree = box.tree(most_files=self.most_files)
         except SandboxDeadError as e:
             self._lose(str(e), e)
+        self.looked(tree)
         files = tree.files
         texts = {
             p: files[p].decode(errors="replace")
             for p in sorted(self.kept_files(self.task))
             if p in files and len(files[p]) <= KEPT_BYTES
         }
+        if self._observing:
+            self._record_events(box)
         self.state = Workspace(dict(sorted(tree.manifest().items())), texts, len(tree.refused))
+
+    def _record_events(self, box: Sandbox) -> None:
+        """Records what was seen of ``watched`` paths since the last time, in a form that is equal in every replay.
+
+        Each path and kind once, sorted: how often and in which order the kernel told of it is chance. Where more happened than
+        the observer keeps, ``events.dropped`` stands beside them.
+        """
+        try:
+            events = box.events(since=self._seq)
+        except SandboxDeadError as e:
+            self._lose(str(e), e)
+        seen = set()
+        for event in events:
+            self._seq = event.seq
+            kind = "file.changed" if event.kind == "file.created" else event.kind
+            if kind in ("file.changed", "file.deleted", "events.dropped"):
+                seen.add((event.resource, kind))
+        turn = len(self.trajectory.turns)
+        self._events += [Event(turn, kind, "observer", resource) for resource, kind in sorted(seen)]
+
+    def looked(self, tree: Tree) -> None:
+        """Called with the workspace's files each time that they are recorded, for what an environment measures of them."""
 
     def as_text(self, result: ExecResult) -> str:
         """A result as an agent reads it: what was written, and how it ended where that was not well."""
@@ -234,7 +275,10 @@ class SandboxEnv(ToolEnv):
                 self.record_files()
             except ToolError:  # its own code has destroyed it, and the files with it
                 self.state = Workspace()
-                self.trajectory.turns[-1].events += tuple(self._events)
+            if self._events and self.trajectory.turns:
+                last = self.trajectory.turns[-1]
+                last.events += tuple(msgspec.structs.replace(e, turn=last.index) for e in self._events)
+                self._events = []
         return super()._finish(truncation)
 
     def release(self) -> None:
