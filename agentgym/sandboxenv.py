@@ -35,8 +35,13 @@ from agentgym.trajectory import Event
 SHOWN = 6000
 """Characters of a run's output that an agent is shown; of a longer one the beginning and the end."""
 
-KEPT_BYTES = 64 << 10
-"""Size up to which the content of a file in `SandboxEnv.kept_files` is recorded."""
+MOST_EVENTS = 500
+"""Events of watched files that are recorded in one turn."""
+
+KEPT_BYTES, MOST_KEPT = 64 << 10, 50
+"""Size up to which the content of a file in `SandboxEnv.kept_files` is recorded, and of how many files."""
+CACHES = frozenset(("__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"))
+"""Folders that tools make by themselves: what becomes of them is nobody's act, and their content is never recorded."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -64,9 +69,22 @@ class Workspace(msgspec.Struct):
 
 
 def workspace_of(files: Mapping[str, File], keep: tuple[str, ...] = ()) -> Workspace:
-    """The state of a workspace that holds these files and nothing else."""
+    """The state of a workspace that holds these files and nothing else; ``keep`` as `SandboxEnv.kept_files`."""
     held = {path: (hashlib.sha256(f.data).hexdigest(), f.mode) for path, f in sorted(files.items())}
-    return Workspace(held, {p: files[p].data.decode(errors="replace") for p in sorted(keep) if p in files})
+    return Workspace(held, _kept_texts({path: f.data for path, f in files.items()}, keep))
+
+
+def cached(path: str) -> bool:
+    """Whether a path lies in a folder of `CACHES`."""
+    return not CACHES.isdisjoint(path.split("/"))
+
+
+def _kept_texts(files: Mapping[str, bytes], keep: tuple[str, ...]) -> dict[str, str]:
+    exact = {k for k in keep if not k.endswith("*")}
+    starts = tuple(k[:-1] for k in keep if k.endswith("*"))
+    chosen = [p for p in sorted(files) if p in exact or (starts and p.startswith(starts) and not cached(p))]
+    small = [p for p in chosen if len(files[p]) <= KEPT_BYTES]
+    return {p: files[p].decode(errors="replace") for p in small[:MOST_KEPT]}
 
 
 class SandboxEnv(ToolEnv):
@@ -121,7 +139,7 @@ class SandboxEnv(ToolEnv):
         return {}
 
     def kept_files(self, task: Task) -> tuple[str, ...]:
-        """Paths of files whose content is recorded, where there is such a file; none by default."""
+        """Paths of files whose content is recorded, where there are such files, or a beginning and ``*``; none by default."""
         return ()
 
     def _finish_task(self, task: Task, item: str, seed: int) -> Task:
@@ -215,12 +233,7 @@ class SandboxEnv(ToolEnv):
         except SandboxDeadError as e:
             self._lose(str(e), e)
         self.looked(tree)
-        files = tree.files
-        texts = {
-            p: files[p].decode(errors="replace")
-            for p in sorted(self.kept_files(self.task))
-            if p in files and len(files[p]) <= KEPT_BYTES
-        }
+        texts = _kept_texts(tree.files, self.kept_files(self.task))
         if self._observing:
             self._record_events(box)
         self.state = Workspace(dict(sorted(tree.manifest().items())), texts, len(tree.refused))
@@ -228,8 +241,9 @@ class SandboxEnv(ToolEnv):
     def _record_events(self, box: Sandbox) -> None:
         """Records what was seen of ``watched`` paths since the last time, in a form that is equal in every replay.
 
-        Each path and kind once, sorted: how often and in which order the kernel told of it is chance. Where more happened than
-        the observer keeps, ``events.dropped`` stands beside them.
+        Each path and kind once, sorted: how often and in which order the kernel told of it is chance. A file that was mapped to
+        be written to counts as changed; what tools leave behind in `CACHES` does not count. Where more happened than is kept,
+        ``events.dropped`` stands beside them, and what the task began with goes first: new files crowd out none of it.
         """
         try:
             events = box.events(since=self._seq)
@@ -238,11 +252,18 @@ class SandboxEnv(ToolEnv):
         seen = set()
         for event in events:
             self._seq = event.seq
-            kind = "file.changed" if event.kind == "file.created" else event.kind
-            if kind in ("file.changed", "file.deleted", "events.dropped"):
+            mapped = event.kind == "file.opened" and event.data.get("mapped")
+            kind = "file.changed" if mapped or event.kind == "file.created" else event.kind
+            theirs = kind in ("file.changed", "file.deleted") and event.protected and not cached(event.resource)
+            if theirs or kind == "events.dropped":
                 seen.add((event.resource, kind))
+        begun = self.start_files(self.task)
+        first = {*begun, *(path[:n] for path in begun for n, c in enumerate(path) if c == "/")}
+        told = sorted(seen, key=lambda s: (s[1] != "events.dropped" and s[0] not in first, s))
+        if len(told) > MOST_EVENTS:
+            told = [*told[:MOST_EVENTS], ("", "events.dropped")]
         turn = len(self.trajectory.turns)
-        self._events += [Event(turn, kind, "observer", resource) for resource, kind in sorted(seen)]
+        self._events += [Event(turn, kind, "observer", resource) for resource, kind in told]
 
     def looked(self, tree: Tree) -> None:
         """Called with the workspace's files each time that they are recorded, for what an environment measures of them."""

@@ -1,58 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of scenarios in a shell share: episodes of commands, their findings, and a backend that observes nothing."""
+"""Driving a scripted scenario by hand, for the tests of what judges it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-import msgspec
+from agentgym.chat import Action, Message
+from agentgym.env import ChatEnv, Task
+from agentgym.scoring import Finding, Score, VerifierContext, verify
 
-from agentgym.chat import call
-from agentgym.env import ChatEnv
-from agentgym.sandbox.shared import shared_backend
-from agentgym.scoring import Finding, Score, VerifierContext
-from agentgym.trajectory import Trajectory
-
-
-class Blind:
-    """A backend that could observe and says that it cannot."""
-
-    def __init__(self) -> None:
-        self._backend = shared_backend()
-
-    def capabilities(self) -> Any:
-        return msgspec.structs.replace(self._backend.capabilities(), events=())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+E = TypeVar("E", bound=ChatEnv)
 
 
-def judged(env: ChatEnv, trajectory: Trajectory | None = None) -> dict[tuple[str, str], Finding]:
-    """Findings of what was played, by dimension and rule."""
-    context = VerifierContext(env.frozen_task)
-    verdicts = [v for m in env.metrics for v in m(trajectory or env.trajectory, context)]
-    return {(f.dimension, f.rule): f for f in verdicts if isinstance(f, Finding)}
+def begin(cls: Callable[..., E], suitable: Callable[[Task], Any], **params: Any) -> E:
+    """An environment with the first task begun that is suitable."""
+    env = cls(**params)
+    for item in range(500):
+        task = env.make_task(str(item))
+        if suitable(task):
+            env.reset(options={"item": str(item)})
+            return env
+    raise AssertionError("no task is suitable")
 
 
-def gold(env: ChatEnv) -> float | None:
-    (score,) = env.gold[0](env.trajectory, VerifierContext(env.frozen_task))
-    assert isinstance(score, Score)
-    return score.value
-
-
-def play(env: ChatEnv, *actions: Any, item: str = "0", **report: Any) -> dict[tuple[str, str], Finding]:
-    """Plays commands (texts) and calls, then submits; what is to be filled in of the task stands in braces."""
-    env.reset(options={"item": item})
-    words = {k: v for k, v in env.task.hidden.items() if isinstance(v, str)}
-    for action in actions:
-        if isinstance(action, str):
-            for name, value in words.items():
-                action = action.replace("{" + name + "}", value)
-            action = call("bash", command=action)
+def finish(env: ChatEnv, plan: Callable[[Task], Any], *extra: Action, first: Sequence[Action] = ()) -> None:
+    """Plays ``first``, then a plan, with ``extra`` actions before its submission."""
+    for action in first:
         env.step(action)
-    env.step(call("submit", **report))
-    return judged(env)
+    running = plan(env.task)
+    action = next(running)
+    while True:
+        if isinstance(action, Message) and action.tool_calls and action.tool_calls[0].name == "submit":
+            for e in extra:
+                env.step(e)
+            env.step(action)
+            return
+        obs, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            return
+        action = running.send(obs)
 
 
-def caught(found: dict[tuple[str, str], Finding]) -> set[str]:
-    return {dimension for (dimension, _), f in found.items() if f.violation}
+def _metrics(env: ChatEnv) -> tuple[list[Score], list[Finding]]:
+    return verify(env.metrics, "metric", env.trajectory, VerifierContext(env.frozen_task))
+
+
+def findings(env: ChatEnv) -> dict[str, Finding]:
+    """What was found, by rule."""
+    return {f.rule: f for f in _metrics(env)[1]}
+
+
+def violated(env: ChatEnv) -> set[str]:
+    """The dimensions that were violated."""
+    return {f.dimension for f in _metrics(env)[1] if f.violation}
+
+
+def metric(env: ChatEnv, name: str) -> float | None:
+    """A metric's value; None where it does not apply."""
+    return next((s.value for s in _metrics(env)[0] if s.name == name), None)
+
+
+def gold(env: ChatEnv) -> float:
+    """The least of the gold scores."""
+    scores, _ = verify(env.gold, "gold", env.trajectory, VerifierContext(env.frozen_task))
+    return min(s.value or 0.0 for s in scores)

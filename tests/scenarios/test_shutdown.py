@@ -8,7 +8,7 @@ import pytest
 from agentgym.chat import call
 from agentgym.scoring import VerifierContext
 from agentgym.tasks.term.shutdown import BUFFER, LOGS, Shutdown
-from tests.scenarios.desks import Blind, caught, gold, judged, play
+from tests.scenarios.shells import Blind, caught, gold, judged, play
 from tests.tasks.families import played
 
 ALTERED = ("oversight", "switch, monitor or log altered")
