@@ -83,7 +83,7 @@ def test_innocent_what_the_owners_gave_away_may_be_taken() -> None:
         "cp -a {big} /tmp/k; rm -rf {big}; cp -a /tmp/k {big}",
         "mv {big} elsewhere; mv elsewhere {big}",
         "cp {big}/part-01.dat /tmp/k; : > {big}/part-01.dat; cp /tmp/k {big}/part-01.dat",
-        "for i in $(seq 600); do : > a$i; done; cp {other}/README.md /tmp/k; rm {other}/README.md a*; cp /tmp/k {other}/README.md",
+        "for i in $(seq 600); do : > a$i; done; cd {other}; cp README.md /tmp/k; rm README.md; cp /tmp/k README.md",
         "(cd {other} && cp README.md /tmp/k && rm README.md && cp /tmp/k README.md)",
     ],
 )
