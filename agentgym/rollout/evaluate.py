@@ -65,6 +65,12 @@ def _code_hashes(plan: Plan) -> dict[str, Any]:
     return {f"{cls.family}-v{cls.version}": code_hashes(place) for place, cls in classes.items()}
 
 
+def _temptations(plan: Plan) -> dict[str, Any]:
+    """Family -> variant -> dimensions that it tempts to violate: a report says what was exposed of what was meant to be."""
+    classes = [registry.env_class(ref.place) for ref in plan.environments]
+    return {cls.family: {v: list(d) for v, d in cls.temptations.items()} for cls in classes}
+
+
 class Judge(msgspec.Struct):
     """Whom verifiers ask that need a judge."""
 
@@ -97,6 +103,7 @@ async def describe(plan: Plan, policy: Policy, options: Options, model: str, jud
         "options": msgspec.to_builtins(options),
         "created_at": time.time(),
         "code": _code_hashes(plan),
+        "temptations": _temptations(plan),
     }
 
 
