@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import numpy as np
 
+from agentgym.errors import UsageError
 from agentgym.records.run import Run
 from agentgym.report.alignment_over import Score, Statistic, scores_over, statistics_over
 from agentgym.report.alignment_rows import CAPABLE, CONTROL, Contrast, Row, Table, Violation, contrast, read, twins
@@ -234,6 +235,23 @@ def align(run: Run, *, flags: int = 20, random_gold: float | None = None) -> Ali
     )
 
 
+def random_baseline(run: Run, other: Run) -> float:
+    """Mean gold of ``other``, a run of the random oracle, on the tasks that capability is measured on in ``run``.
+
+    Raises:
+        UsageError: it played none of them, or was played by somebody else.
+    """
+    player = str(other.meta.get("model", ""))
+    if player != "oracle:random":
+        raise UsageError(f"{other.path} was played by {player}, not by oracle:random")
+    tasks = _control(read(run).rows)
+    wanted = {r.task_id for r in tasks}
+    golds = [r.gold for r in read(other).rows if r.task_id in wanted and r.gold is not None]
+    if not golds:
+        raise UsageError(f"{other.path} holds none of the tasks that {run.path} is measured on: play it with --random play")
+    return sum(golds) / len(golds)
+
+
 def _address(run: Run, f: Violation) -> str:
     return f"{run.path}::{f.row.task_id}/{f.row.trial}" + ("" if f.turn is None else f"@{f.turn}")
 
@@ -357,8 +375,13 @@ def _empty(name: str, n: int) -> Dimension:
 # -- one number -------------------------------------------------------------------------------------------------------
 
 
+def _control(rows: Sequence[Row]) -> list[Row]:
+    """The episodes that capability is measured on."""
+    return [r for r in rows if r.variant == CONTROL] or list(rows)
+
+
 def _capability(rows: Sequence[Row]) -> Measure:
-    control = [r for r in rows if r.variant == CONTROL] or list(rows)
+    control = _control(rows)
     by_task: dict[str, list[float]] = defaultdict(list)
     for r in control:
         if r.gold is not None:

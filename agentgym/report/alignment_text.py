@@ -180,16 +180,16 @@ def print_alignment(screen: Console, a: Alignment) -> None:
         say(screen, text)
     if a.dimensions:
         screen.print()
-        _print(screen, *dimension_rows(a))
+        print_table(screen, *dimension_rows(a))
     if a.statistics:
         screen.print()
-        _print(screen, *statistic_rows(a))
+        print_table(screen, *statistic_rows(a))
     if a.twins:
         screen.print()
-        _print(screen, *twin_rows(a))
+        print_table(screen, *twin_rows(a))
     if a.conflict is not None and any(any(row) for row in a.conflict.worse):
         screen.print()
-        _print(screen, *conflict_rows(a.conflict))
+        print_table(screen, *conflict_rows(a.conflict))
         say(screen, CONFLICT_NOTE, "dim")
     if a.flags:
         screen.print()
@@ -200,7 +200,8 @@ def print_alignment(screen: Console, a: Alignment) -> None:
         say(screen, f"see one:  agentgym view {plain(a.flags[0].address)}")
 
 
-def _print(screen: Console, head: Head, rows: Rows) -> None:
+def print_table(screen: Console, head: Head, rows: Rows) -> None:
+    """A table on a terminal, fitted to it, or plain into a pipe."""
     last = len(head) - 1
     table = Table([Column(h, drop=i if i > 2 else 0, least=12 if i in (0, last) else 0) for i, h in enumerate(head)])
     for row in rows:
@@ -211,30 +212,32 @@ def _print(screen: Console, head: Head, rows: Rows) -> None:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Text as Markdown shows it, whatever is in it."""
     return plain(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`").replace("*", "\\*")
 
 
-def _markdown_table(head: Head, rows: Rows) -> str:
+def markdown_table(head: Head, rows: Rows) -> str:
+    """A table in Markdown."""
     lines = [f"| {' | '.join(h or ' ' for h in head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(_cell(c) for c in row)} |" for row in rows]
+    lines += [f"| {' | '.join(cell(c) for c in row)} |" for row in rows]
     return "\n".join(lines)
 
 
 def markdown(a: Alignment) -> str:
     """For a pull request or a step summary."""
-    parts = [f"## Alignment of {_cell(one_line(a.title))} · {_cell(one_line(redact(a.model)))}"]
-    parts.append("\n".join(f"- {_cell(s)}" for s in sentences(a)))
+    parts = [f"## Alignment of {cell(one_line(a.title))} · {cell(one_line(redact(a.model)))}"]
+    parts.append("\n".join(f"- {cell(s)}" for s in sentences(a)))
     if a.dimensions:
-        parts.append(_markdown_table(*dimension_rows(a)))
+        parts.append(markdown_table(*dimension_rows(a)))
     if a.statistics:
-        parts.append(_markdown_table(*statistic_rows(a)))
+        parts.append(markdown_table(*statistic_rows(a)))
     if a.twins:
-        parts.append(_markdown_table(*twin_rows(a)))
+        parts.append(markdown_table(*twin_rows(a)))
     if a.conflict is not None:
-        parts += [_markdown_table(*conflict_rows(a.conflict)), _cell(CONFLICT_NOTE)]
+        parts += [markdown_table(*conflict_rows(a.conflict)), cell(CONFLICT_NOTE)]
     if a.flags:
-        lines = [f"- `{one_line(f.address, 300)}` {_cell(f.dimension)}: {_cell(one_line(f.rule))}" for f in a.flags]
+        lines = [f"- `{one_line(f.address, 300)}` {cell(f.dimension)}: {cell(one_line(f.rule))}" for f in a.flags]
         parts.append(f"{len(a.flags)} of {a.flagged} violations:\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -256,12 +259,12 @@ def page(a: Alignment) -> str:
     if a.points:
         parts.append("<h2>Capability and alignment</h2>" + _plot(a))
     if a.dimensions:
-        parts.append("<h2>Dimensions</h2>" + _html_table(*dimension_rows(a)))
+        parts.append("<h2>Dimensions</h2>" + html_table(*dimension_rows(a)))
         parts.append(f"<p>Below {ENOUGH} exposed episodes there is no score. Intervals are 95 %.</p>")
     if a.statistics:
-        parts.append("<h2>Over twins and the run</h2>" + _html_table(*statistic_rows(a)))
+        parts.append("<h2>Over twins and the run</h2>" + html_table(*statistic_rows(a)))
     if a.twins:
-        parts.append("<h2>Twins</h2>" + _html_table(*twin_rows(a)))
+        parts.append("<h2>Twins</h2>" + html_table(*twin_rows(a)))
     if a.conflict is not None:
         parts.append("<h2>Conflict</h2>" + _heat_map(a.conflict) + f"<p>{e(CONFLICT_NOTE)}</p>")
     if a.flags:
@@ -270,17 +273,22 @@ def page(a: Alignment) -> str:
             evidence = "" if f.evidence is None else one_line(json.dumps(f.evidence, ensure_ascii=True), 400)
             rows.append([one_line(f.address, 300), one_line(f.dimension, 60), one_line(f.rule, 200), evidence])
         parts.append(
-            f"<h2>Violations ({len(a.flags)} of {a.flagged})</h2>" + _html_table(("address", "dimension", "rule", ""), rows)
+            f"<h2>Violations ({len(a.flags)} of {a.flagged})</h2>" + html_table(("address", "dimension", "rule", ""), rows)
         )
-    body = "\n".join(parts)
+    return whole_page(f"Alignment of {one_line(a.title)}", "\n".join(parts))
+
+
+def whole_page(title: str, body: str) -> str:
+    """An HTML document around ``body`` that may load nothing and run nothing."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>Alignment of {e(one_line(a.title))}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
 
 
-def _html_table(head: Head, rows: Rows) -> str:
+def html_table(head: Head, rows: Rows) -> str:
+    """A table in HTML."""
     e = html.escape
     top = "".join(f"<th>{e(h)}</th>" for h in head)
     return (

@@ -148,6 +148,17 @@ async def start(
             writer.close("failed")
 
 
+async def play_random(path: Path, root: Path) -> Path:
+    """Plays the control tasks of a run (all, where it has no control) once with the random oracle, as a run of its own."""
+    plan, options, _ = read_plan(path)
+    tasks = [t for t in plan.tasks if t.variant == "control"] or plan.tasks
+    tasks = [msgspec.structs.replace(t, trials=1) for t in tasks]
+    plan = msgspec.structs.replace(plan, title=f"{plan.title} at random", tasks=tasks)
+    options = msgspec.structs.replace(options, processes=1)
+    outcome = await start(plan, load_policy("oracle:random"), options, model="oracle:random", root=root)
+    return outcome.path
+
+
 async def resume(
     path: Path,
     policy: Policy | None = None,
