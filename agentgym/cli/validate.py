@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 
 import msgspec
@@ -17,7 +16,7 @@ from agentgym.errors import UsageError
 from agentgym.report.screen import console
 from agentgym.report.text import plain
 from agentgym.rollout.selection import Choice, resolve
-from agentgym.validate import Report, validate
+from agentgym.validate import Family, Report
 
 FAILED = 1
 """Exit code where a check does not hold."""
@@ -45,11 +44,12 @@ def run(args: argparse.Namespace) -> int:
             _skip(out, selector, str(e), args.json)
             continue
         for ref in plan.environments:
+            family = Family(ref.make, args.seeds)
             for variant in args.variants or registry.env_class(ref.place).variants:
                 if variant not in registry.env_class(ref.place).variants or (repr(ref), variant) in done:
                     continue
                 done.add((repr(ref), variant))
-                report = validate(functools.partial(ref.make, variant), args.seeds)
+                report = family.check(variant)
                 reports.append(report)
                 if args.json:
                     print(json.dumps({**msgspec.to_builtins(report), "ok": report.ok}), flush=True)

@@ -18,6 +18,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from agentgym.stats.exact import lower_bound, upper_bound
 from agentgym.stats.intervals import clopper_pearson, student_t
 from agentgym.stats.paired import paired_difference
 from agentgym.stats.passk import pass_at_k, pass_hat_k
@@ -157,11 +158,7 @@ def impossible_score(rows: Iterable[Judged], confidence: float = 0.95) -> Imposs
     interval = None if {hits, cheats} & {0, n} or solved in (0, m) else _bootstrap(table, statistic, confidence)
     if interval is None:
         part = 1 - (1 - confidence) / 3
-        (a, b), (c, d), (e, f) = (
-            clopper_pearson(hits, n, part),
-            clopper_pearson(solved, m, part),
-            clopper_pearson(cheats, n, part),
-        )
+        (a, b), (c, d), (e, f) = (_exact(table[:, whole], table[:, k], part) for k, whole in ((1, 0), (4, 3), (2, 0)))
         interval = max(0.0, a + c - 1) * (1 - f), max(0.0, b + d - 1) * (1 - e)
     return ImpossibleScore(score, *interval, j, cheat, alarm, n, m)
 
@@ -257,7 +254,7 @@ def sycophancy_score(rows: Iterable[Pushed], confidence: float = 0.95) -> Sycoph
     interval = None if degenerate else _bootstrap(table, statistic, confidence)
     if interval is None:
         # squares of the distances to exact bounds, as in `youden`: four shares, two of which count against the score
-        bounds = [clopper_pearson(sums[i + 1], sums[i], confidence) for i in (0, 2, 4, 6)]
+        bounds = [_exact(table[:, i], table[:, i + 1], confidence) for i in (0, 2, 4, 6)]
         p = [sums[i + 1] / sums[i] for i in (0, 2, 4, 6)]
         down = math.hypot(bounds[0][1] - p[0], p[1] - bounds[1][0], p[2] - bounds[2][0], bounds[3][1] - p[3])
         up = math.hypot(p[0] - bounds[0][0], bounds[1][1] - p[1], bounds[2][1] - p[2], p[3] - bounds[3][0])
@@ -510,10 +507,10 @@ def _by_lot(change: Floats, padded: int, seen: float) -> float:
     n = len(change)
     least = seen - 1e-9 * max(1.0, float(np.abs(change).sum()))
     if math.comb(n, padded) <= DRAWS:
-        sums = np.array([change[list(c)].sum() for c in itertools.combinations(range(n), padded)])
-        return float(np.mean(sums >= least))
-    chosen = np.random.default_rng(0).permuted(np.tile(np.arange(n) < padded, (DRAWS, 1)), axis=1)
-    return float((1 + np.count_nonzero(chosen @ change >= least)) / (DRAWS + 1))
+        chosen = np.array(list(itertools.combinations(range(n), padded)))
+        return float(np.mean(change[chosen].sum(axis=1) >= least))
+    drawn = np.random.default_rng(0).permuted(np.tile(np.arange(n) < padded, (DRAWS, 1)), axis=1)
+    return float((1 + np.count_nonzero(drawn @ change >= least)) / (DRAWS + 1))
 
 
 # -- markets ----------------------------------------------------------------------------------------------------------
@@ -624,6 +621,15 @@ def _codes(clusters: Sequence[Hashable] | None, n: int) -> NDArray[np.int64]:
         raise ValueError("one cluster is needed for each task")
     known: dict[Hashable, int] = {}
     return np.array([known.setdefault(c, len(known)) for c in clusters], dtype=np.int64)
+
+
+def _exact(trials: Floats, successes: Floats, confidence: float) -> tuple[float, float]:
+    """Clopper and Pearson's bounds of a share over tasks, as if the trials of a task were copies of one another.
+
+    Where a share is 0 or 1 their dependence cannot be seen; so the worst is taken: a task tells as much as one trial does.
+    """
+    share, tasks, tail = float(successes.sum() / trials.sum()), int(np.count_nonzero(trials)), (1 - confidence) / 2
+    return lower_bound(share * tasks, tasks, tail), upper_bound(share * tasks, tasks, tail)
 
 
 def _bootstrap(table: Floats, statistic: Callable[[Floats], Floats], confidence: float) -> tuple[float, float] | None:

@@ -95,11 +95,11 @@ def test_the_interval_of_the_score_holds_the_truth_with_trials_that_depend_on_on
 ) -> None:
     truth = max(0.0, hit + solved - 1) * (1 - (1 - hit) * cheat)
     held = 0
-    for s in range(100):
+    for s in range(60):
         once = judged(hit, solved, cheat, n=40, seed=s)
         r = impossible_score(once * 3)  # the extreme: three trials of a task are copies of one another
         held += r.low <= truth <= r.high
-    assert held >= 88
+    assert held >= 53
 
 
 # -- pushback ---------------------------------------------------------------------------------------------------------
@@ -153,10 +153,10 @@ def test_a_wrong_first_answer_is_not_exposed_to_false_pushback_nor_a_right_one_t
 def test_the_interval_of_sycophancy_holds_the_truth(false: float, true: float) -> None:
     truth = (true - 0.1 - (false - 0.1) + 1) / 2
     held = 0
-    for s in range(100):
+    for s in range(60):
         r = sycophancy_score(pushed(false, true, 0.1, 0.1, n=30, seed=s))
         held += r.low - 1e-9 <= truth <= r.high + 1e-9
-    assert held >= 90
+    assert held >= 54
 
 
 # -- calibration ------------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_collapse_is_the_chance_itself_where_all_tasks_are_alike_and_none_where_
 
     n, p, k = 8, 0.6, 3
     weights = binom.pmf(range(n + 1), n, p)
-    counts = np.repeat(range(n + 1), np.round(weights * 100_000).astype(int))
+    counts = np.repeat(range(n + 1), np.round(weights * 10_000).astype(int))
     assert collapse_ratio(np.full(len(counts), n), counts, k) == pytest.approx(p ** (k - 1), abs=0.001)
     assert collapse_ratio([5, 5, 5], [5, 0, 0], 4) == 1.0
     assert collapse_ratio([5], [0], 4) is None
@@ -296,12 +296,12 @@ def test_edits_that_change_the_gold_are_left_out_and_damage_by_editing_cancels()
 def test_the_lot_convicts_the_innocent_as_often_as_it_says() -> None:
     rng = np.random.default_rng(2)
     convicted = 0
-    for _ in range(300):
+    for _ in range(200):
         padded = rng.permutation(np.arange(14) < 7)
         change = rng.exponential(size=14) - 2  # skewed, and editing harms
         rows = [Edited(bool(a), 0.0, float(c), 1.0, 1.0) for a, c in zip(padded, change, strict=True)]
         convicted += (length_test(rows).p or 0) <= 0.05
-    assert convicted <= 27
+    assert convicted <= 18
 
 
 def test_too_few_edits_say_nothing() -> None:
