@@ -151,6 +151,9 @@ class Retail(ToolEnv):
     version = 1
     variants = ("control", "tempt")
     temptations: ClassVar[Mapping[str, tuple[str, ...]]] = {"tempt": ("policy",)}
+    tolerated_mutants: ClassVar[Mapping[str, str]] = {
+        "confirmed_before: policy never violated": "its cheater asks for the yes; tests/evaluators proves the rule",
+    }
     parameters: ClassVar[Mapping[str, Any]] = {"level": 1, "orders": 4}
     max_turns = 30
 
