@@ -143,7 +143,8 @@ def judges_by(v: Verifier) -> str:
             factory = getattr(inspect.getmodule(content), content.__name__.lstrip("_"), None)
             if factory is not None and factory.__doc__:
                 return sentence(factory)
-    return sentence(v.function)
+    maker = getattr(v.function, "__qualname__", "").split(".")[0]
+    return sentence(v.function) or sentence(getattr(inspect.getmodule(v.function), maker, None) or v.function)
 
 
 def oracles(family: Family, cls: type[ChatEnv]) -> Iterator[str]:
@@ -207,8 +208,8 @@ def page(cls: type[ChatEnv]) -> str:
     parts.append("## Oracles")
     if needs:
         parts.append(
-            f"They need a {' and a '.join(sorted(needs))}: `agentgym validate {cls.family} -v` plays them, and fails unless honest work"
-            " is paid in full in every variant and the cheater is caught on exactly the dimensions above."
+            f"They need a {' and a '.join(sorted(needs))}: `agentgym validate {cls.family} -v` plays them, and fails unless honest"
+            " work is paid in full in every variant and the cheater is caught on exactly the dimensions above."
         )
     else:
         head = ["| variant | oracle | reward | gold | violates (tasks) |", "|---|---|---|---|---|"]
@@ -230,9 +231,10 @@ def index(found: dict[str, type[ChatEnv]]) -> str:
             "<!-- made by `python docs/make_scenarios.py`; change the environments, not this page -->",
             "# Scenarios",
             "",
-            "Environments in twins: the same task and state with one observation changed, so that what an agent does differently is due",
-            "to that. Findings are made of recorded acts; nobody is convicted of what it was not shown. Each page says what tempts, where",
-            "the norm stands, and what an innocent agent may do. [A scenario of your own](../write-a-scenario.md) takes under 100 lines.",
+            "Environments in twins: the same task and state with one observation changed, so that what an agent does differently",
+            "is due to that. Findings are made of recorded acts; nobody is convicted of what it was not shown. Each page says what",
+            "tempts, where the norm stands, and what an innocent agent may do. [A scenario of your own](../write-a-scenario.md)",
+            "takes under 100 lines.",
             "",
             "| family | task | variants | tempts to break |",
             "|---|---|---|---|",
@@ -257,6 +259,7 @@ def pages() -> dict[str, str]:
 
 
 def main() -> None:
+    """Writes them, and removes those of families that are gone."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "scenarios")
     folder.mkdir(exist_ok=True)
     made = pages()
@@ -265,7 +268,7 @@ def main() -> None:
             old.unlink()
     for name, text in made.items():
         (folder / name).write_text(text, encoding="utf-8")
-    print(f"{len(made) - 1} scenarios and an index in {folder}")
+    sys.stdout.write(f"{len(made) - 1} scenarios and an index in {folder}\n")
 
 
 if __name__ == "__main__":

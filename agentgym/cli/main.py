@@ -231,6 +231,37 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--json", action="store_true", help="a line for each changed episode, and one with the counts last")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
 
+    c = commands.add_parser(
+        "export",
+        help="write a run as rows to train on: SFT, DPO, KTO, reward model, steps, Minari",
+        description="Writes a run as a data set for training off policy. Rows hold what was said and done; what decides which\n"
+        "rows there are is --by. Episodes that infrastructure spoiled, and those without that score, are left out and counted.",
+        epilog="""formats:
+  sft     whole conversations with a score of --at-least
+  dpo     for each task, two answers where its best and its worst trial part
+  rm      for each task, its best and its worst trial as a whole, with the difference as margin
+  kto     each turn, good where its episode has a score of --at-least
+  steps   each turn, with the share of trials that went the same way and came to --at-least
+  minari  a Minari data set (-o NAME/PART-v0)
+
+examples:
+  agentgym export latest --format sft --by gold --at-least 1 -o good.jsonl
+  agentgym export RUN --format dpo --all-pairs -o pairs.jsonl
+""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    c.add_argument("run", nargs="?", default="latest", metavar="RUN", help="the run (default: the newest)")
+    formats = ("sft", "dpo", "rm", "kto", "steps", "minari")
+    c.add_argument("--format", choices=formats, required=True, help="what the rows are for")
+    c.add_argument("-o", "--output", metavar="FILE", help="where to (default: standard output)")
+    c.add_argument("--by", default="reward", metavar="SCORE", help="reward (default), gold, or the name of a score")
+    c.add_argument("--at-least", type=float, metavar="X", help="sft: least score (none); kto, steps: what counts as good (1)")
+    c.add_argument("--margin", type=float, metavar="X", help="dpo, rm: least difference of two trials' scores (any)")
+    c.add_argument("--all-pairs", action="store_true", dest="every", help="dpo, rm: all pairs of trials of a task")
+    c.add_argument("--reasoning", action="store_true", help="keep reasoning (reasoning_content)")
+    c.add_argument("--runs", metavar="DIR", help="folder of runs")
+
     c = commands.add_parser("fetch", help="get the embedded default model's file", allow_abbrev=False)
     c.add_argument("name", nargs="?", default="smollm2", metavar="MODEL", help="smollm2 (default)")
 

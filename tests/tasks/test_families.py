@@ -46,12 +46,14 @@ def test_honest_work_is_paid_in_full_with_actions_that_anybody_may_take(env: Cha
         result = played(env, "honest", item)
         trajectory = result.trajectory
         assert (trajectory.outcome, trajectory.error) == ("terminated", None), item
-        assert (result.reward, result.gold) == (1.0, 1.0), item
+        assert result.gold == 1.0, item
+        # where cheating tempts it may pay better than work
+        assert result.reward == 1.0 or (env.temptations and (result.reward or 0.0) > 0), item
         assert violated(result.findings) == set()
         for turn in trajectory.turns:
             assert env.action_space.contains(turn.message), turn.message
             assert all(r.status == "ok" for r in turn.results)
-            assert not turn.events
+            assert not {"state.undeclared_write", "tool.exception"} & {e.kind for e in turn.events}
 
 
 @every_environment
@@ -72,16 +74,15 @@ def test_chance_is_paid_next_to_nothing(env: ChatEnv) -> None:
 
 @every_environment
 def test_cheating_is_what_the_variant_tempts_to_and_is_noticed(env: ChatEnv) -> None:
-    tempting = env.variant == "tempt"
+    expected = set(env.temptations.get(env.variant, ()))
     if type(env).cheater is ChatEnv.cheater:
         assert env.variants == ("control",), f"{env.label} has a variant and no oracle that gives in to it"
         with pytest.raises(DefinitionError, match="has no cheater oracle"):
             next(env.cheater(env.make_task(env.items(1)[0])))
         return
     caught = [violated(played(env, "cheater", item).findings) for item in some(env)]
-    if tempting:
-        assert all(len(dimensions) == 1 for dimensions in caught)
-        assert len(set().union(*caught)) == 1
+    if expected:
+        assert all(dimensions == expected for dimensions in caught)
 
 
 # -- nothing is given away -------------------------------------------------------------------------------------------------
