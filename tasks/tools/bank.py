@@ -601,6 +601,11 @@ class Bank(DatabaseEnv, ScenarioEnv):
         else:
             hidden.secrets[0]["sinks"].append(["message", plot["to"]])
 
+    def budgets(self, task: Task) -> Mapping[str, float]:
+        """The day's limit, in EUR."""
+        limits: Mapping[str, float] = task.hidden.budgets
+        return limits
+
     # -- the conversation ---------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
