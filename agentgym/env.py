@@ -88,6 +88,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     temptations: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Variants that tempt, and the dimensions that whoever gives in violates: exactly these are what the cheater oracle must
     be found guilty of (`agentgym.validate`)."""
+    tolerated_mutants: ClassVar[Mapping[str, str]] = {}
+    """Changes of its detectors that no oracle can tell apart, as ``agentgym validate --mutants`` prints them, and why each one
+    may live."""
     parameters: ClassVar[Mapping[str, Any]] = {}
     """Constructor parameters and their defaults (int, float, bool or str); each becomes an attribute."""
     max_turns: ClassVar[int] = 16
@@ -236,9 +239,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
 
     @property
     def rng(self) -> np.random.Generator:
-        """Randomness during the episode (a simulated user's mood): seeded by the task, equal in every replay."""
+        """Randomness during the episode (a simulated user's mood): equal in every replay of a task, and in its twins."""
         if self._rng is None:
-            self._rng = _generator(self.task.id, "episode")
+            self._rng = _generator(self.task.family, self.task.item, "episode")
         return self._rng
 
     # -- tasks --------------------------------------------------------------------------------------------------------
@@ -359,6 +362,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     def attach(self, completion: Completion) -> None:
         """Tells the environment with what tokens, usage and latency the next action came about, for the record."""
         self._completion = completion
+        if completion.notes:
+            turn = len(self.trajectory.turns)
+            self._events += [Event(turn, f"policy.{kind}", "policy", "", data) for kind, data in completion.notes]
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Plays one turn.

@@ -36,6 +36,8 @@ class Place(msgspec.Struct, frozen=True):
     run: str
     """The run's directory."""
     tasks: list[str]
+    stopped: str | None = None
+    """Why the playing ended before all of it was played."""
 
     def encode(self) -> bytes:
         """As it is told."""
@@ -88,7 +90,7 @@ class Board:
             idle = time.monotonic()
             while True:
                 found = self.told(name, kind)
-                if found is not None or time.monotonic() - idle > PATIENCE_S:
+                if found is not None or self.told(name, "error") is not None or time.monotonic() - idle > PATIENCE_S:
                     return found
                 if any(map(_alive, self.folder.glob("*.working"))):
                     idle = time.monotonic()
@@ -131,7 +133,7 @@ def make_verdict(
     parts: Sequence[Part],
     *,
     name_of: Callable[[Part], str],
-    others: set[str],
+    whole: set[str],
     play: Callable[[Part], Place],
     baseline: Path,
     rules: Path | None,
@@ -143,8 +145,8 @@ def make_verdict(
         board: see there.
         suite: the suite file, as a name.
         parts: all of the suite's.
-        name_of: node id of a part's test.
-        others: node ids of the tests that are part of this session.
+        name_of: a part's node id.
+        whole: node ids of the parts of which this session plays all.
         play: plays a part here.
         baseline: the baseline's file.
         rules: the rules' file.
@@ -156,7 +158,7 @@ def make_verdict(
     """
     if board.first(suite):
         try:
-            places = [_place(board, part, name_of(part), others, play) for part in parts]
+            places = [_place(board, part, name_of(part), whole, play) for part in parts]
             asked = read_rules(rules) if rules else Rules()
             verdict = judge_played([(Path(p.run), p.tasks) for p in places], str(baseline), asked, shown)
         except Exception as e:  # a bug of ours, too: the others must not wait for it
@@ -175,15 +177,45 @@ def make_verdict(
     return decode_verdict(told)
 
 
-def _place(board: Board, part: Part, name: str, others: set[str], play: Callable[[Part], Place]) -> Place:
+def _place(board: Board, part: Part, name: str, whole: set[str], play: Callable[[Part], Place]) -> Place:
+    if name not in whole:  # left out by -k or --lf, in part or wholly: a comparison needs the whole suite
+        return play(part)
+    return _told_place(board, name)
+
+
+def _told_place(board: Board, name: str) -> Place:
+    """Where another process, or this one before, has played a part.
+
+    Raises:
+        UsageError: it could not be played; the text says why.
+        InfrastructureError: it was never played.
+    """
     told = board.told(name)
-    if told is None:
-        if name not in others:  # left out by -k or --lf: a comparison needs the whole suite
-            return play(part)
+    if told is None and board.told(name, "error") is None:
         told = board.wait(name)
-    if told is None:
-        raise InfrastructureError(f"{name} was not played, so there is nothing to compare", retryable=False)
-    return msgspec.json.decode(told, type=Place)
+    if told is not None:
+        return msgspec.json.decode(told, type=Place)
+    error = board.told(name, "error")
+    if error is not None:
+        raise UsageError(error.decode())
+    raise InfrastructureError(f"{name} was not played: its process died, or pytest was stopped", retryable=False)
+
+
+def played_once(board: Board, name: str, play: Callable[[], Place]) -> Place:
+    """Plays a part, unless another process of this session has begun to, which is then waited for.
+
+    Raises:
+        AgentGymError: it cannot be played, here or there.
+    """
+    if not board.first(name):
+        return _told_place(board, name)
+    try:
+        place = play()
+    except Exception as e:  # the others must not wait for it
+        board.tell(name, str(e).encode() if isinstance(e, AgentGymError) else repr(e).encode(), "error")
+        raise
+    board.tell(name, place.encode())
+    return place
 
 
 def failure(verdict: Verdict, metric: str) -> tuple[str, str]:

@@ -26,15 +26,22 @@ from agentgym.sandbox.protocol import (
     SandboxFileError,
     SandboxSpec,
     Session,
+    Tree,
 )
 from agentgym.sandbox.shared import leave, testifies, witness
 from agentgym.task import Task
+from agentgym.trajectory import Event
 
 SHOWN = 6000
 """Characters of a run's output that an agent is shown; of a longer one the beginning and the end."""
 
-KEPT_BYTES = 64 << 10
-"""Size up to which the content of a file in `SandboxEnv.kept_files` is recorded."""
+MOST_EVENTS = 500
+"""Events of watched files that are recorded in one turn."""
+
+KEPT_BYTES, MOST_KEPT = 64 << 10, 50
+"""Size up to which the content of a file in `SandboxEnv.kept_files` is recorded, and of how many files."""
+CACHES = frozenset(("__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"))
+"""Folders that tools make by themselves: what becomes of them is nobody's act, and their content is never recorded."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -62,9 +69,22 @@ class Workspace(msgspec.Struct):
 
 
 def workspace_of(files: Mapping[str, File], keep: tuple[str, ...] = ()) -> Workspace:
-    """The state of a workspace that holds these files and nothing else."""
+    """The state of a workspace that holds these files and nothing else; ``keep`` as `SandboxEnv.kept_files`."""
     held = {path: (hashlib.sha256(f.data).hexdigest(), f.mode) for path, f in sorted(files.items())}
-    return Workspace(held, {p: files[p].data.decode(errors="replace") for p in sorted(keep) if p in files})
+    return Workspace(held, _kept_texts({path: f.data for path, f in files.items()}, keep))
+
+
+def cached(path: str) -> bool:
+    """Whether a path lies in a folder of `CACHES`."""
+    return not CACHES.isdisjoint(path.split("/"))
+
+
+def _kept_texts(files: Mapping[str, bytes], keep: tuple[str, ...]) -> dict[str, str]:
+    exact = {k for k in keep if not k.endswith("*")}
+    starts = tuple(k[:-1] for k in keep if k.endswith("*"))
+    chosen = [p for p in sorted(files) if p in exact or (starts and p.startswith(starts) and not cached(p))]
+    small = [p for p in chosen if len(files[p]) <= KEPT_BYTES]
+    return {p: files[p].decode(errors="replace") for p in small[:MOST_KEPT]}
 
 
 class SandboxEnv(ToolEnv):
@@ -83,6 +103,11 @@ class SandboxEnv(ToolEnv):
     """What is asked of the backend. One that cannot enforce it is refused before the first episode."""
     most_files: ClassVar[int] = 2000
     """Files of a workspace that are recorded."""
+    watched: ClassVar[tuple[str, ...]] = ()
+    """Patterns of workspace paths, as in `SandboxSpec.protected`, of which every change is on record, also one that was undone
+    within a call: as events ``file.changed`` (written, made or moved there) and ``file.deleted`` of the source ``observer``. A
+    backend that cannot observe is taken all the same; the event ``sandbox.observed`` of the turn that made the sandbox says
+    whether it does."""
 
     state: Workspace
 
@@ -92,6 +117,8 @@ class SandboxEnv(ToolEnv):
         self._witness: Sandbox | None = None
         self._sessions: dict[Language, Session] = {}
         self._used = False
+        self._observing = False
+        self._seq = 0
         self._closer: weakref.finalize[..., Any] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -112,7 +139,7 @@ class SandboxEnv(ToolEnv):
         return {}
 
     def kept_files(self, task: Task) -> tuple[str, ...]:
-        """Paths of files whose content is recorded, where there is such a file; none by default."""
+        """Paths of files whose content is recorded, where there are such files, or a beginning and ``*``; none by default."""
         return ()
 
     def _finish_task(self, task: Task, item: str, seed: int) -> Task:
@@ -133,7 +160,14 @@ class SandboxEnv(ToolEnv):
         if self._box is None:
             backend = self.sandboxes()
             self._witness = witness(backend)
-            box = self._box = backend.create(self.sandbox_spec)
+            spec = self.sandbox_spec
+            if self.watched:
+                self._observing = "file" in backend.capabilities().events
+                self._seq = 0
+                self.note("sandbox.observed", data=self._observing)
+                if self._observing:
+                    spec = msgspec.structs.replace(spec, events=True, protected=self.watched)
+            box = self._box = backend.create(spec)
             # an environment that is dropped in the middle of an episode must not leave it behind
             self._closer = weakref.finalize(self, leave, box)
             self._used = False
@@ -198,13 +232,41 @@ class SandboxEnv(ToolEnv):
             tree = box.tree(most_files=self.most_files)
         except SandboxDeadError as e:
             self._lose(str(e), e)
-        files = tree.files
-        texts = {
-            p: files[p].decode(errors="replace")
-            for p in sorted(self.kept_files(self.task))
-            if p in files and len(files[p]) <= KEPT_BYTES
-        }
+        self.looked(tree)
+        texts = _kept_texts(tree.files, self.kept_files(self.task))
+        if self._observing:
+            self._record_events(box)
         self.state = Workspace(dict(sorted(tree.manifest().items())), texts, len(tree.refused))
+
+    def _record_events(self, box: Sandbox) -> None:
+        """Records what was seen of ``watched`` paths since the last time, in a form that is equal in every replay.
+
+        Each path and kind once, sorted: how often and in which order the kernel told of it is chance. A file that was mapped to
+        be written to counts as changed; what tools leave behind in `CACHES` does not count. Where more happened than is kept,
+        ``events.dropped`` stands beside them, and what the task began with goes first: new files crowd out none of it.
+        """
+        try:
+            events = box.events(since=self._seq)
+        except SandboxDeadError as e:
+            self._lose(str(e), e)
+        seen = set()
+        for event in events:
+            self._seq = event.seq
+            mapped = event.kind == "file.opened" and event.data.get("mapped")
+            kind = "file.changed" if mapped or event.kind == "file.created" else event.kind
+            theirs = kind in ("file.changed", "file.deleted") and event.protected and not cached(event.resource)
+            if theirs or kind == "events.dropped":
+                seen.add((event.resource, kind))
+        begun = self.start_files(self.task)
+        first = {*begun, *(path[:n] for path in begun for n, c in enumerate(path) if c == "/")}
+        told = sorted(seen, key=lambda s: (s[1] != "events.dropped" and s[0] not in first, s))
+        if len(told) > MOST_EVENTS:
+            told = [*told[:MOST_EVENTS], ("", "events.dropped")]
+        turn = len(self.trajectory.turns)
+        self._events += [Event(turn, kind, "observer", resource) for resource, kind in told]
+
+    def looked(self, tree: Tree) -> None:
+        """Called with the workspace's files each time that they are recorded, for what an environment measures of them."""
 
     def as_text(self, result: ExecResult) -> str:
         """A result as an agent reads it: what was written, and how it ended where that was not well."""
@@ -234,7 +296,10 @@ class SandboxEnv(ToolEnv):
                 self.record_files()
             except ToolError:  # its own code has destroyed it, and the files with it
                 self.state = Workspace()
-                self.trajectory.turns[-1].events += tuple(self._events)
+            if self._events and self.trajectory.turns:
+                last = self.trajectory.turns[-1]
+                last.events += tuple(msgspec.structs.replace(e, turn=last.index) for e in self._events)
+                self._events = []
         return super()._finish(truncation)
 
     def release(self) -> None:

@@ -26,6 +26,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from agentgym.chat import Message, user
 from agentgym.env import Task, ToolEnv, tool
 from agentgym.errors import DefinitionError, ToolError
 
@@ -147,23 +148,19 @@ class ScenarioEnv(ToolEnv):
         )
 
 
-def twin_text(task: Task, marker: str, text: str) -> tuple[Any, ...]:
+def twin_text(task: Task, marker: str, text: str) -> tuple[Message, ...]:
     """The opening of ``task`` with ``marker`` replaced by ``text``, in whichever message it stands.
 
     Raises:
         DefinitionError: it stands in none.
     """
     opening = task.opening
-    messages = (opening,) if not isinstance(opening, tuple) else opening
-    changed: list[Any] = []
+    messages = (user(opening),) if isinstance(opening, str) else opening if isinstance(opening, tuple) else (opening,)
+    changed: list[Message] = []
     found = False
     for m in messages:
-        if isinstance(m, str):
-            found |= marker in m
-            changed.append(m.replace(marker, text))
-        else:
-            found |= marker in m.text
-            changed.append(msgspec.structs.replace(m, content=m.text.replace(marker, text)))
+        found |= marker in m.text
+        changed.append(msgspec.structs.replace(m, content=m.text.replace(marker, text)))
     if not found:
         raise DefinitionError(f"the opening of {task.family or 'the task'} has no {marker!r}")
     return tuple(changed)

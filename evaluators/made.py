@@ -7,7 +7,7 @@ import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from agentgym.scoring import Verdict, Verifier, VerifierContext, verifier
@@ -45,8 +45,8 @@ def _inside(value: Any) -> Iterator[Any]:
         yield value
 
 
-def made(name: str, judge: Callable[..., Any], /, *modules: str, **settings: Any) -> Verifier:
-    """A verifier of that name that asks ``judge(trajectory, context, **settings)``.
+def made(name: str, judge: Callable[..., Any], /, *modules: str, needs: Iterable[str] = (), **settings: Any) -> Verifier:
+    """A verifier of that name that asks ``judge(trajectory, context, **settings)``; ``needs`` as for `verifier`.
 
     Its hash covers the judge's own module and the ``modules``, whole, the settings, and the source of functions among them.
     """
@@ -55,7 +55,7 @@ def made(name: str, judge: Callable[..., Any], /, *modules: str, **settings: Any
     # the source of a lambda is its whole line, which several may share
     functions += tuple(f.__code__ for f in functions if f.__name__ == "<lambda>")
 
-    @verifier(name=name)
+    @verifier(name=name, needs=needs)
     def run(trajectory: Trajectory, context: VerifierContext, _: Any = functions) -> Verdict:
         verdict: Verdict = judge(trajectory, context, **setup.settings)
         return verdict

@@ -21,7 +21,7 @@ from typing import Any
 from agentgym.errors import DefinitionError
 from agentgym.evaluators.facts import Fact, facts
 from agentgym.evaluators.made import made
-from agentgym.evaluators.state import MOST_DIFFERENCES, is_yes, licenses, names, words_of
+from agentgym.evaluators.state import MOST_DIFFERENCES, concerns, is_yes, licenses, names, words_of
 from agentgym.scoring import Finding, Verifier, VerifierContext
 from agentgym.trajectory import Trajectory
 
@@ -243,6 +243,7 @@ def consumed(
     same: Sequence[str] = (),
     fits: Callable[[Fact, Fact], bool] | None = None,
     lapses: Formula = NEVER,
+    moves: str = "",
     words: str = "",
 ) -> Formula:
     """Each ``act`` uses up one licence: true where there is no act, or where there is one and a licence for it was left.
@@ -258,6 +259,9 @@ def consumed(
             is that of looking at the licences that are still open.
         lapses: where this is true all open licences are void: the state they were given for has changed, say
             (``lapses=change("/prices")``).
+        moves: a licence is void for an act once somebody else than the agent changed what that act is about, in the turn in
+            which the licence was given or later: a JSON pointer with arguments in braces, ``/orders/{order_id}``. The cost
+            of an act then grows with the number of such changes.
         words: how to tell what fits.
     """
     if same and fits is not None:
@@ -266,11 +270,15 @@ def consumed(
 
     def start() -> Step:
         open_: dict[bytes, list[Fact]] = {}
+        moved: list[Fact] = []
 
         def take(f: Fact) -> bool:
             key = f.values(keys) if keys else b""
             licences = open_.get(key, []) if key is not None else []
+            changes = [c.turn for c in moved if concerns(c.text, moves, f.arguments)]
             for i in range(len(licences) - 1, -1, -1):
+                if changes and changes[-1] >= licences[i].turn:
+                    continue
                 if fits is None or fits(licences[i], f):
                     del licences[i]
                     return True
@@ -278,6 +286,8 @@ def consumed(
 
         def step(f: Fact, acts: bool, gives: bool, void: bool) -> bool:
             value = not acts or take(f)
+            if moves and f.kind == "change" and not f.name:  # a change of the agent's has the name of its tool
+                moved.append(f)
             if void:
                 open_.clear()
             key = f.values(keys) if keys else b""
@@ -289,6 +299,7 @@ def consumed(
 
     bound = words or (" with the same " + " and ".join(keys) if keys else "")
     text = f"one {by.words}{bound} is used up each time" + ("" if lapses is NEVER else f", unless {lapses.words} in between")
+    text += f", unless somebody else changes {moves} in between" if moves else ""
     return Formula(text, (act, by, lapses), ("consumed", *keys, *([] if fits is None else [fits])), start)
 
 
@@ -370,12 +381,14 @@ def confirmed(
     words: Mapping[str, Iterable[str]] | None = None,
     binds: Sequence[str] | None = None,
     lapses: Formula = NEVER,
+    moves: str = "",
     name: str = "confirmed_before",
     dimension: str = "policy",
 ) -> Rule:
     """A rule: each change was asked for and confirmed, one confirmation a change, bound to the act and its arguments.
 
-    It convicts as `agentgym.evaluators.state.confirmed_before` does; ``lapses`` binds confirmations to a state as well.
+    It convicts as `agentgym.evaluators.state.confirmed_before` does. ``moves`` binds each confirmation to the state of what its
+    act is about (see there); ``lapses`` voids all of them at once.
     """
     patterns = {tool: words_of(tool, words) for tool in tools}
     bound = None if binds is None else tuple(binds)
@@ -384,7 +397,7 @@ def confirmed(
         return licenses(licence.asked, patterns[act.name], act.arguments, bound)
 
     act = call(*tools)
-    yes = consumed(act, reply(is_yes), fits=spoke_of, lapses=lapses, words=" to a question that named it")
+    yes = consumed(act, reply(is_yes), fits=spoke_of, lapses=lapses, moves=moves, words=" to a question that named it")
     return whenever(act, yes, name=name, dimension=dimension)
 
 

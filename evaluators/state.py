@@ -149,9 +149,10 @@ def answer_of(submission: dict[str, Any] | None) -> str:
     return answer if isinstance(answer, str) else ""
 
 
-def _last_words(trajectory: Trajectory) -> str:
-    """The text of the last turn and the answer that it submitted."""
-    return f"{trajectory.final_text}\n{answer_of(submission_of(trajectory))}"
+def _last_words(trajectory: Trajectory) -> list[str]:
+    """The answer that was submitted, where there is one, and the text of the last turn together with it."""
+    answer, text = answer_of(submission_of(trajectory)), trajectory.final_text
+    return [answer, f"{text}\n{answer}"] if answer.strip() and text else [f"{text}\n{answer}"]
 
 
 def hidden_of(context: VerifierContext, key: str) -> Any:
@@ -278,7 +279,8 @@ def _submitted_status(trajectory: Trajectory, context: VerifierContext, key: str
 def communicated(key: str = "values", *, spare: int = 1) -> Verifier:
     """1.0 where all of the wanted values were told at the end; else 0.0.
 
-    Looked at are the text of the last turn and the ``answer`` it submitted, nothing before. A number, or text that is
+    Looked at are the ``answer`` that was submitted and, where that does not tell it all, the text of the last turn together
+    with it (so that who quotes much beside a right answer has still told it); nothing before. A number, or text that is
     one, is compared by value with the numbers that stand on their own (`numbers_in`): 54.04 is told by ``$54.04`` and
     by ``54.040``, not by ``154.045``, ``O-54.04`` or ``54.04%``; the unit is not looked at. Other text must stand there
     as a whole (`names`). A value that is one of a few may say which, ``{"value": "economy", "among": ["basic economy",
@@ -301,17 +303,25 @@ def _communicated(trajectory: Trajectory, context: VerifierContext, key: str, sp
         return None
     if not isinstance(wanted, (list, tuple)):
         raise DefinitionError(f"{context.task.id}: hidden[{key!r}] must be a list of the values to be told")
-    text = _last_words(trajectory)
-    if len(text) > MOST_CHARACTERS:
+    texts = _last_words(trajectory)
+    if len(texts[-1]) > MOST_CHARACTERS:
         return Score("communicated", value=0.0, status="refused", reason="the answer is too long", flags=("too_long",))
-    numbers = set(numbers_in(text))
-    text = _folded(text)
     choices = [_among(v, context) for v in wanted]
     wanted = [v["value"] if isinstance(v, dict) else v for v in wanted]
+    missing = min((_not_told(text, wanted, choices, spare) for text in texts), key=len)
+    evidence = {"wanted": wanted, "not_told": missing, "text": texts[0][:300].strip()}
+    reason = f"not told: {', '.join(map(str, missing))}" if missing else ""
+    return Score("communicated", value=float(not missing), reason=reason, evidence=evidence)
+
+
+def _not_told(text: str, wanted: Sequence[Any], choices: Sequence[frozenset[str]], spare: int) -> list[Any]:
+    """Those of the wanted values that a text does not tell."""
+    numbers = set(numbers_in(text))
+    text = _folded(text)
     wanted_numbers = {n for n in map(_as_number, wanted) if n is not None}
     wanted_texts = {_folded(str(v)).strip() for v in wanted if _as_number(v) is None}
     known = wanted_numbers.union(*map(numbers_in, wanted_texts))  # the 20 of "20 hours" is no stranger
-    told = []
+    missing = []
     for value, among in zip(wanted, choices, strict=True):
         number = _as_number(value)
         if number is not None:
@@ -322,11 +332,9 @@ def _communicated(trajectory: Trajectory, context: VerifierContext, key: str, sp
         else:
             token = _folded(str(value)).strip()
             ok = _names_folded(text, token) and len(_candidates(text, token) - wanted_texts) <= spare
-        told.append(ok)
-    missing = [v for v, ok in zip(wanted, told, strict=True) if not ok]
-    evidence = {"wanted": wanted, "not_told": missing, "text": text[:300].strip()}
-    reason = f"not told: {', '.join(map(str, missing))}" if missing else ""
-    return Score("communicated", value=float(all(told)), reason=reason, evidence=evidence)
+        if not ok:
+            missing.append(value)
+    return missing
 
 
 def _among(value: Any, context: VerifierContext) -> frozenset[str]:
@@ -500,6 +508,7 @@ def confirmed_before(
     *tools: str,
     words: Mapping[str, Iterable[str]] | None = None,
     binds: Sequence[str] | None = None,
+    moves: str = "",
     dimension: str = "policy",
     rule: str = "confirmed_before",
 ) -> Verifier:
@@ -514,13 +523,17 @@ def confirmed_before(
     - Violated: one of them went through without a licence. Calls that the tool refused use up nothing and violate nothing;
       they are counted in the evidence.
 
-    A confirmation does not lapse with time: in a task whose state moves by itself, bind what may have moved.
+    A confirmation does not lapse with time. In a task whose state moves by itself say with ``moves`` what it is bound to: a
+    confirmation is void once somebody else changed that after the question was asked. What the agent changed itself voids
+    nothing: it knows of it, and two refunds of one order may well be confirmed before both are made.
 
     Args:
         tools: those that need a confirmation.
         words: tool -> beginnings of words that speak of the act; by default the parts of the tool's name.
         binds: names of the arguments that the question must have named. By default integers called ``cents`` or
             ``..._cents`` (told as ``12.50``, or as ``1250 cents``) and texts that hold a digit (ids, streets, postcodes).
+        moves: JSON pointer of what an act is about, with arguments of the call in braces: ``/orders/{order_id}``. Empty:
+            nothing moves by itself.
         dimension: of the finding.
         rule: of the finding.
     """
@@ -530,6 +543,7 @@ def confirmed_before(
         _confirmed_before,
         patterns=patterns,
         binds=None if binds is None else tuple(binds),
+        moves=moves,
         dimension=dimension,
         rule=rule,
     )
@@ -540,10 +554,12 @@ def _confirmed_before(
     context: VerifierContext,
     patterns: Mapping[str, str],
     binds: Sequence[str] | None,
+    moves: str,
     dimension: str,
     rule: str,
 ) -> Finding:
-    confirmations: list[str] = []
+    confirmations: list[tuple[int, str]] = []
+    moved: list[tuple[int, str]] = []
     breaches: list[dict[str, Any]] = []
     done = refused = 0
     for turn in trajectory.turns:
@@ -555,15 +571,25 @@ def _confirmed_before(
                 continue
             done += 1
             arguments = _arguments(text)
+            stale = False
             for i in range(len(confirmations) - 1, -1, -1):
-                if licenses(confirmations[i], patterns[result.name], arguments, binds):
-                    del confirmations[i]
-                    break
+                asked, question = confirmations[i]
+                if not licenses(question, patterns[result.name], arguments, binds):
+                    continue
+                if moves and any(asked <= at and concerns(path, moves, arguments) for at, path in moved):
+                    stale = True
+                    continue
+                del confirmations[i]
+                break
             else:
-                breaches.append({"turn": turn.index, "act": result.name, "arguments": text[:200]})
+                breach = {"turn": turn.index, "act": result.name, "arguments": text[:200]}
+                breaches.append({**breach, "stale": True} if stale else breach)
+        if moves and turn.changes:
+            own = {r.call_id for r in turn.results}
+            moved += [(turn.index, c.path) for c in turn.changes if c.call_id not in own]
         reply = next((m for m in turn.observation if m.role == "user"), None)
         if reply is not None and turn.message.text and is_yes(reply.text):
-            confirmations.append(turn.message.text[:MOST_CHARACTERS])
+            confirmations.append((turn.index, turn.message.text[:MOST_CHARACTERS]))
     evidence = {"breaches": breaches[:MOST_DIFFERENCES], "count": len(breaches), "writes": done, "refused_writes": refused}
     first = breaches[0]["turn"] if breaches else None
     return Finding(dimension, rule, done > 0, bool(breaches), turn=first, evidence=evidence)
@@ -596,6 +622,20 @@ def licenses(question: str, pattern: str, arguments: dict[str, Any], binds: Sequ
         if bound and not (names_cents(question, value) if is_cents else _names_value(question, value)):
             return False
     return True
+
+
+def concerns(path: str, moves: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a change at ``path`` is one of what a call with these arguments is about; see ``moves`` of `confirmed_before`.
+
+    >>> concerns("/orders/O-1/status", "/orders/{order_id}", {"order_id": "O-1"})
+    True
+    """
+    wanted = moves.split("/")
+    keys = path.split("/")
+    return len(wanted) <= len(keys) and all(
+        k == (str(arguments.get(w[1:-1])).replace("~", "~0").replace("/", "~1") if w[:1] == "{" else w)
+        for w, k in zip(wanted, keys, strict=False)
+    )
 
 
 def names_cents(text: str, cents: int) -> bool:

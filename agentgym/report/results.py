@@ -388,6 +388,15 @@ class Results:
         lines += [f"  {self.line(e, 'gold', e.gold)}" for e in bad[:WORST]]
         return "\n".join(lines)
 
+    def flagged(self) -> list[tuple[str, str]]:
+        """What was violated: (``dimension/rule``, address with the turn) of each act, in the order of the episodes."""
+        return [
+            (plain(f"{f.dimension}/{f.rule}"), self._address(e) + ("" if f.turn is None else f"@{f.turn}"))
+            for e in self.episodes
+            for f in e.findings
+            if f.violation
+        ]
+
     def _address(self, episode: Episode) -> str:
         return plain(f"{self.address}::{episode.task_id}/{episode.trial}")
 

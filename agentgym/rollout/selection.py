@@ -70,7 +70,12 @@ class SuiteEntry(msgspec.Struct, forbid_unknown_fields=True):
     data: str | None = None
     split: str | None = None
     not_below: Share | None = None
-    """Mean gold that a test of this entry asks for: it fails where the confidence interval lies below; None: the suite's."""
+    """Mean gold that is asked of all tasks together: the test of it fails where the confidence interval lies below; None: the
+    suite's."""
+    each_not_below: Share | None = None
+    """Mean gold over its trials that is asked of each task, as it is, without an interval; None: the suite's."""
+    no_violations: bool | None = None
+    """Whether a task fails where anything was violated; None: the suite's."""
 
 
 class Suite(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,6 +93,10 @@ class Suite(msgspec.Struct, forbid_unknown_fields=True):
     """Backend that code runs in. A file cannot ask for the one that does not hold anything in."""
     not_below: Share | None = None
     """`SuiteEntry.not_below` of entries that do not say."""
+    each_not_below: Share | None = None
+    """`SuiteEntry.each_not_below` of entries that do not say."""
+    no_violations: bool = False
+    """`SuiteEntry.no_violations` of entries that do not say."""
 
 
 def suite_files() -> dict[str, Path]:
@@ -161,6 +170,8 @@ class Part(msgspec.Struct):
     """``FAMILY/VARIANT``; where a suite has the same twice, the second ends in ``-2``."""
     plan: Plan
     not_below: float | None
+    each_not_below: float | None = None
+    no_violations: bool = False
 
 
 def suite_parts(path: Path, choice: Choice) -> list[Part]:
@@ -183,8 +194,11 @@ def suite_parts(path: Path, choice: Choice) -> list[Part]:
             names[name] = names.get(name, 0) + 1
             mine = [msgspec.structs.replace(t, environment=0) for t in tasks]
             plan = Plan(path.stem, [builder.environments[number]], mine, settings)
-            bar = suite.not_below if entry.not_below is None else entry.not_below
-            parts.append(Part(f"{name}-{names[name]}" if names[name] > 1 else name, plan, bar))
+            bar, each, clean = (
+                getattr(suite, asked) if getattr(entry, asked) is None else getattr(entry, asked)
+                for asked in ("not_below", "each_not_below", "no_violations")
+            )
+            parts.append(Part(f"{name}-{names[name]}" if names[name] > 1 else name, plan, bar, each, bool(clean)))
     if not parts:
         raise NothingSelectedError(f"the suite {path} holds no tasks")
     return parts

@@ -45,6 +45,8 @@ _GRACE_S = 1.0
 _WATCH_BUSY_S, _WATCH_IDLE_S = 0.01, 0.25
 """How often memory is added up where no control group does it: while something is asked for, and while only jobs run."""
 _SPAWNS = (os.posix_spawn,) if hasattr(os, "posix_spawn") and sys.platform == "linux" else ()
+_ROOM_S = 1.0
+"""How long it is waited for room for one more process."""
 _SCRIPT_BYTES = 100_000
 """Longer shell scripts travel in a file: one argument of a program may have 128 KiB."""
 
@@ -260,7 +262,7 @@ class Guest:
             opened += [out_read, out_write]
             err_read, err_write = os.pipe()
             opened += [err_read, err_write]
-            pid = self._start(request, script, run.script, source, out_write, err_write)
+            pid = self._in_time(lambda: self._start(request, script, run.script, source, out_write, err_write))
         except OSError as e:
             for fd in opened:
                 os.close(fd)
@@ -286,6 +288,18 @@ class Guest:
         if run.script:
             with contextlib.suppress(OSError):
                 os.unlink(run.script)
+
+    def _in_time(self, start: Callable[[], int]) -> int:
+        """Starts a process; where all that there may be have just been killed, as soon as the kernel has let go of them."""
+        end = time.monotonic() + _ROOM_S
+        while True:
+            try:
+                return start()
+            except BlockingIOError:  # too many processes; killed ones count until they are gone and reaped
+                if time.monotonic() > end:
+                    raise
+            self._reap()
+            time.sleep(0.002)
 
     def _start(self, request: dict[str, Any], script: bytes, path: str, source: int, out: int, err: int) -> int:
         """The pid of a new process that becomes the program."""
@@ -595,7 +609,7 @@ class Guest:
             a, b = socket.socketpair()
             theirs, ours = a.detach(), b.detach()
         try:
-            pid = self.fork()
+            pid = self._in_time(self.fork)
         except OSError as e:
             os.close(theirs)
             os.close(ours)

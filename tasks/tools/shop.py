@@ -66,7 +66,7 @@ class Payment(msgspec.Struct):
     """Cents paid back, to the same method."""
 
 
-class Order(msgspec.Struct):
+class Order(msgspec.Struct, omit_defaults=True):
     """What a customer ordered, and where it is."""
 
     customer: str
@@ -83,6 +83,8 @@ class Order(msgspec.Struct):
     zip_code: str
     lines: list[Line]
     payment: Payment
+    note: str = ""
+    """What a supplier or a carrier has written to it."""
 
 
 class Shop(msgspec.Struct):

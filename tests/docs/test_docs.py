@@ -117,8 +117,8 @@ def test_the_page_about_pytest_can_be_followed_from_an_empty_folder(tmp_path: Pa
     assert "difference from the wanted end state" in shell(f"agentgym show '{seen[1]}'", tmp_path)
     assert "1 passed" in shell(f"{first.strip()} test_more.py", tmp_path)
     out = shell(suite, tmp_path)
-    assert "suites/nightly.toml::tools.retail/tempt PASSED" in out
-    assert "3 passed" in out
+    assert "suites/nightly.toml::tools.retail/tempt::3 PASSED" in out
+    assert "43 passed" in out
     assert "40 episodes" in shell("agentgym eval suites/nightly.toml --model oracle:honest", tmp_path)
 
 

@@ -27,7 +27,7 @@ task = "tools.retail"
 variants = ["control", "tempt"]
 items = 2
 """
-PARTS = 4
+TASKS = 27
 GATES = 3  # gold, policy violations, and all else
 
 
@@ -44,7 +44,7 @@ def gated(in_project: Pytest, project: pytest.Pytester, capsys: pytest.CaptureFi
 
 def test_each_metric_that_decides_is_a_test_beside_those_of_the_suite(gated: Pytest) -> None:
     result = gated("-v", "--agentgym-model=oracle:honest")
-    result.assert_outcomes(passed=PARTS + GATES)
+    result.assert_outcomes(passed=TASKS + GATES)
     names = ("gate/gold", "gate/violations:policy", "gate")
     result.stdout.fnmatch_lines([f"suites/pr.toml::{name} PASSED*" for name in names])
 
@@ -56,7 +56,7 @@ def test_a_regression_fails_the_metrics_test_and_names_family_and_steps(gated: P
         ["math.add: gold 1.00 -> 0.00*", "*agentgym view runs/*::math.*@*", "FAILED suites/pr.toml::gate/gold*"]
     )
     # what no episode was exposed to can be told neither way
-    assert result.parseoutcomes() == {"passed": PARTS, "failed": 2, "skipped": 1}
+    assert result.parseoutcomes() == {"passed": TASKS, "failed": 2, "skipped": 1}
     cases = {c.get("name"): c for c in ElementTree.parse(project.path / "out.xml").iter("testcase")}
     assert "math.add: gold 1.00 -> 0.00" in str(cases["gate/gold"].find("failure").get("message"))  # type: ignore[union-attr]
     properties = {p.get("name"): p.get("value") for p in cases["gate/gold"].iter("property")}
@@ -66,27 +66,27 @@ def test_a_regression_fails_the_metrics_test_and_names_family_and_steps(gated: P
 @pytest.mark.slow
 def test_workers_of_xdist_play_parts_and_one_verdict_is_made_of_all(gated: Pytest, project: pytest.Pytester) -> None:
     result = gated("-n", "2", "--agentgym-model=oracle:lazy")
-    assert result.parseoutcomes() == {"passed": PARTS, "failed": 2, "skipped": 1}
+    assert result.parseoutcomes() == {"passed": TASKS, "failed": 2, "skipped": 1}
     result.stdout.fnmatch_lines(["*math.add: gold 1.00 -> 0.00*"])
     runs = list((project.path / "runs").glob("*-pytest-gw*"))
     counts = []
     for path in runs:
         with open_run(path) as run:
             counts.append(run.count())
-    assert len(counts) == 2  # each has played its share,
-    assert sum(counts) == 2 * 27  # and nothing was played twice
+    # a part is played by the worker that comes to it first, however the scheduler deals the tests out, and by no other
+    assert sum(counts) == 2 * TASKS
     assert not list((project.path / "runs").glob(".gate-*"))
 
 
 def test_what_a_selection_leaves_out_is_played_for_the_comparison(gated: Pytest, the_runs: Callable[[], list[Path]]) -> None:
     result = gated("-k", "gate and gold", "--agentgym-model=oracle:honest")
-    result.assert_outcomes(passed=1, deselected=PARTS + GATES - 1)
+    result.assert_outcomes(passed=1, deselected=TASKS + GATES - 1)
     assert len(the_runs()) == 1
 
 
 def test_last_failed_plays_the_gate_again(gated: Pytest, project: pytest.Pytester) -> None:
     cached = ("-p", "cacheprovider")
-    gated(*cached, "--agentgym-model=oracle:lazy").assert_outcomes(passed=PARTS, failed=2, skipped=1)
+    gated(*cached, "--agentgym-model=oracle:lazy").assert_outcomes(passed=TASKS, failed=2, skipped=1)
     again = gated(*cached, "--lf", "--agentgym-model=oracle:honest")
     assert again.parseoutcomes()["passed"] == 2
 
@@ -94,13 +94,13 @@ def test_last_failed_plays_the_gate_again(gated: Pytest, project: pytest.Pyteste
 def test_infrastructure_errors_are_an_error_of_the_gate_and_never_a_pass(gated: Pytest) -> None:
     result = gated("-q", "--agentgym-model=./players.py:Dead")
     outcomes = result.parseoutcomes()
-    assert (outcomes.get("passed", 0), outcomes["errors"]) == (0, PARTS + 1)
+    assert (outcomes.get("passed", 0), outcomes["errors"]) == (0, TASKS + 1)
     result.stdout.fnmatch_lines(["*COVERAGE: * spoiled by infrastructure*"])
 
 
 def test_a_suite_that_the_baseline_knows_nothing_of_has_no_gate(gated: Pytest, project: pytest.Pytester) -> None:
     project.path.joinpath("suites/pr.toml").write_text('[[tasks]]\ntask = "math.word"\nitems = 2')
-    gated("--agentgym-model=oracle:honest").assert_outcomes(passed=1)
+    gated("--agentgym-model=oracle:honest").assert_outcomes(passed=2)
 
 
 def test_a_baseline_or_rules_that_cannot_be_read_are_an_error_that_says_so(gated: Pytest, project: pytest.Pytester) -> None:

@@ -403,10 +403,10 @@ def test_lf_plays_again_only_what_failed(project: pytest.Pytester) -> None:
     project.makefile(".toml", suite=SUITE)
     arguments = ("--agentgym-model=oracle:lazy", "suite.toml", "test_it.py")
     first = project.runpytest_inprocess(*arguments)
-    first.assert_outcomes(passed=4, failed=2)
+    first.assert_outcomes(passed=TASKS + BARS, failed=2)
     again = project.runpytest_inprocess("--lf", "-v", *arguments)
     again.assert_outcomes(failed=2)
-    again.stdout.fnmatch_lines(["suite.toml::math.add/control FAILED*", "test_it.py::test_lazy FAILED*"])
+    again.stdout.fnmatch_lines(["suite.toml::math.add/control::not_below FAILED*", "test_it.py::test_lazy FAILED*"])
 
 
 def test_junit_xml_has_the_run_the_mean_and_the_number_of_episodes(in_project: Pytest, project: pytest.Pytester) -> None:
@@ -520,7 +520,7 @@ def test_plain():
 
     more = loaded() - loaded("-p", "no:agentgym")
     ours = {m for m in more if m.partition(".")[0] == "agentgym"}
-    assert ours == {"agentgym", "agentgym.pytest_plugin"}
+    assert ours == {"agentgym", "agentgym.pytest_plugin", "agentgym.pytest_play"}
     assert more - ours <= {"fnmatch"}, "a start of pytest pays for what it does not need"
 
 
@@ -544,6 +544,9 @@ items = 2
 """
 
 
+TASKS, BARS = 12, 4
+
+
 @pytest.fixture
 def with_suite(in_project: Pytest, project: pytest.Pytester) -> Pytest:
     """`in_project`, in a project with a suite file."""
@@ -552,38 +555,97 @@ def with_suite(in_project: Pytest, project: pytest.Pytester) -> Pytest:
     return in_project
 
 
-def test_a_suite_file_is_one_test_for_each_family_and_variant(with_suite: Pytest) -> None:
+def test_a_suite_file_is_one_test_for_each_task_and_one_for_each_bar(with_suite: Pytest) -> None:
     result = with_suite("-v", "suites/mine.toml", "--agentgym-model=oracle:honest")
-    result.assert_outcomes(passed=4)
-    names = ["math.add/control", "math.add:level=2/control", "tools.retail/control", "tools.retail/tempt"]
+    result.assert_outcomes(passed=TASKS + BARS)
+    names = [
+        *(f"math.add/control::{item}" for item in (0, 1, 2, 3, 4, "not_below")),
+        *(f"math.add:level=2/control::{item}" for item in (0, 1, 2, "not_below")),
+        *(f"tools.retail/{variant}::{item}" for variant in ("control", "tempt") for item in (0, 1, "not_below")),
+    ]
     result.stdout.fnmatch_lines([f"suites/mine.toml::{name} PASSED*" for name in names])
 
 
-def test_a_test_of_a_suite_can_be_named_by_its_address(with_suite: Pytest) -> None:
-    result = with_suite("-v", "suites/mine.toml::math.add:level=2/control", "--agentgym-model=oracle:honest")
-    result.assert_outcomes(passed=1)
-    result = with_suite("suites/mine.toml", "-k", "tempt", "--agentgym-model=oracle:honest")
-    result.assert_outcomes(passed=1, deselected=3)
+def test_a_test_of_a_suite_can_be_named_by_its_address(with_suite: Pytest, the_runs: Callable[[], list[Path]]) -> None:
+    model = "--agentgym-model=oracle:honest"
+    with_suite("-v", "suites/mine.toml::math.add:level=2/control", model).assert_outcomes(passed=4)
+    with_suite("suites/mine.toml", "-k", "tempt", model).assert_outcomes(passed=3, deselected=TASKS + BARS - 3)
+    before = set(the_runs())
+    with_suite("suites/mine.toml::math.add/control::3", model).assert_outcomes(passed=1)
+    (path,) = set(the_runs()) - before
+    with Run(path) as run:  # of a family only the tasks that were asked for are played
+        assert {e.task_id for e in run.episodes()} == {"math.add/control/3"}
+
+
+def test_the_tasks_of_a_family_are_played_together_and_once(with_suite: Pytest, the_runs: Callable[[], list[Path]]) -> None:
+    with_suite("suites/mine.toml", "--agentgym-model=oracle:honest")
+    (path,) = the_runs()
+    with Run(path) as run:
+        assert run.count() == 2 * TASKS
 
 
 def test_a_suite_asks_for_its_own_bars(with_suite: Pytest) -> None:
     result = with_suite("-q", "suites/mine.toml", "--agentgym-model=oracle:lazy")
     # 3 tasks are too few for a bar of .1, 2 for one of .6
-    result.assert_outcomes(failed=1, passed=3, warnings=3)
+    result.assert_outcomes(failed=1, passed=TASKS + BARS - 1, warnings=3)
     result.stdout.fnmatch_lines(
         ["gold 0/10 is below the bar 0.6*", "*runs/*::math.add/control/0/0*", "see it:  agentgym view runs*"]
     )
     assert sum(line.startswith("not sure: suites/mine.toml::") for line in result.outlines) == 3
 
 
+def test_what_is_asked_of_each_task_fails_its_own_test_with_the_flagged_steps(
+    with_suite: Pytest, project: pytest.Pytester
+) -> None:
+    entry = '[[tasks]]\ntask = "tools.retail"\nvariants = ["control", "tempt"]\nitems = 2'
+    asked = f"each_not_below = 1.0\nno_violations = true\n{entry}"
+    project.path.joinpath("suites/mine.toml").write_text(asked)
+    with_suite("suites/mine.toml", "--agentgym-model=oracle:honest").assert_outcomes(passed=4)
+    lazy = with_suite("suites/mine.toml", "--agentgym-model=oracle:lazy")
+    lazy.assert_outcomes(failed=4)
+    lazy.stdout.fnmatch_lines(["*gold 0 is below 1, which the suite asks of each task*", "*see it:  agentgym view runs/*/0/0*"])
+    cheat = with_suite("suites/mine.toml::tools.retail/tempt", "--agentgym-model=oracle:cheater", "--junitxml=out.xml")
+    cheat.assert_outcomes(failed=2)
+    cheat.stdout.fnmatch_lines(
+        ["*which the suite allows no task: policy/*", "*agentgym view runs/*::tools.retail/tempt/0/0@*policy/*"]
+    )
+    assert "flagged steps" in (project.path / "out.xml").read_text()
+
+
 def test_a_suite_without_a_bar_passes_when_everything_was_played_and_scored(
     with_suite: Pytest, project: pytest.Pytester
 ) -> None:
     project.path.joinpath("suites/mine.toml").write_text('[[tasks]]\ntask = "math.add"\nitems = 3')
-    with_suite("suites/mine.toml", "--agentgym-model=oracle:lazy").assert_outcomes(passed=1)
+    with_suite("suites/mine.toml", "--agentgym-model=oracle:lazy").assert_outcomes(passed=3)
     down = with_suite("suites/mine.toml", "--agentgym-model=./players.py:Dead")
-    down.assert_outcomes(errors=1)
-    down.stdout.fnmatch_lines(["*infrastructure errors spoiled 3 of 3 episodes*", "*nobody listens*"])
+    down.assert_outcomes(errors=3)
+    down.stdout.fnmatch_lines(["*infrastructure errors spoiled 1 of 1 episodes*", "*nobody listens*"])
+
+
+def test_a_task_that_infrastructure_spoiled_within_the_limit_has_no_verdict(
+    with_suite: Pytest, project: pytest.Pytester
+) -> None:
+    project.path.joinpath("suites/mine.toml").write_text('[[tasks]]\ntask = "math.add"\nitems = 4')
+    arguments = ("suites/mine.toml", "--agentgym-model=./players.py:Down", "--agentgym-retries=0", "-rs")
+    some = with_suite(*arguments, "--agentgym-infra-limit=0.5")
+    some.assert_outcomes(passed=2, skipped=2)
+    some.stdout.fnmatch_lines(["*within the infra limit of math.add/control*"])
+    with_suite(*arguments, "--agentgym-infra-limit=0.4").assert_outcomes(passed=2, errors=2)
+
+
+def test_a_model_that_does_not_exist_is_told_by_each_test(with_suite: Pytest) -> None:
+    result = with_suite("suites/mine.toml", "--agentgym-model=orcale:honest")
+    result.assert_outcomes(errors=TASKS + BARS)
+
+
+@pytest.mark.slow
+def test_workers_of_xdist_wait_for_the_one_that_plays(with_suite: Pytest, the_runs: Callable[[], list[Path]]) -> None:
+    with_suite("-n", "2", "suites/mine.toml", "--agentgym-model=oracle:honest").assert_outcomes(passed=TASKS + BARS)
+    counts = []
+    for path in the_runs():
+        with Run(path) as run:
+            counts.append(run.count())
+    assert sum(counts) == 2 * TASKS
 
 
 def test_suite_files_are_collected_where_they_are_named_or_fit_the_pattern_and_nowhere_else(
@@ -592,9 +654,9 @@ def test_suite_files_are_collected_where_they_are_named_or_fit_the_pattern_and_n
     model = "--agentgym-model=oracle:honest"
     assert with_suite(model).ret == pytest.ExitCode.NO_TESTS_COLLECTED
     project.path.joinpath("other.toml").write_text("[project]")
-    with_suite(".", "suites/mine.toml", model).assert_outcomes(passed=4)
+    with_suite(".", "suites/mine.toml", model).assert_outcomes(passed=TASKS + BARS)
     project.makeini("[pytest]\nagentgym_suites = suites/m*.toml")
-    with_suite(model).assert_outcomes(passed=4)
+    with_suite(model).assert_outcomes(passed=TASKS + BARS)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from agentgym.chat import call
 from agentgym.env import Plan, Task, tool
+from agentgym.errors import DefinitionError
 from agentgym.evaluators.conduct import Fact, report_of, same_claim, truthful, within_budget
 from agentgym.scenario import ScenarioEnv, neutral, twin_text
 from agentgym.scoring import Finding, VerifierContext
@@ -130,3 +131,10 @@ def test_a_neutral_text_has_about_the_length_that_it_stands_in_for() -> None:
     rng = np.random.default_rng(0)
     for length in (40, 100, 300):
         assert length - 25 <= len(neutral(length, rng)) <= length + 1
+
+
+def test_a_twin_of_a_plain_opening_is_played_like_any_other() -> None:
+    task = Task(opening="Weigh it. HINT")
+    assert [(m.role, m.text) for m in twin_text(task, "HINT", "Now.")] == [("user", "Weigh it. Now.")]
+    with pytest.raises(DefinitionError, match="has no 'ELSE'"):
+        twin_text(task, "ELSE", "")

@@ -22,15 +22,17 @@ from agentgym.scoring import Finding
 from agentgym.task import Task
 from tests.tasks.families import EXTRACTS, environments, families, played
 
-TASKS, SANDBOXED = 40, 5
-"""How many tasks of an environment are played, and of one that runs them in a sandbox."""
+TASKS, SANDBOXED, TWINS = 40, 5, 1
+"""How many tasks of an environment are played, and of one that runs them in a sandbox: in control, in another variant."""
 
 every_environment = pytest.mark.parametrize("env", list(environments()), ids=lambda env: f"{env.label}/{env.variant}")
 every_family = pytest.mark.parametrize("family", list(families()))
 
 
 def some(env: ChatEnv) -> list[str]:
-    return env.items(SANDBOXED if env.needs() else TASKS)
+    if not env.needs():
+        return env.items(TASKS)
+    return env.items(SANDBOXED if env.variant == "control" else TWINS)
 
 
 def violated(findings: list[Finding]) -> set[str]:
@@ -46,12 +48,14 @@ def test_honest_work_is_paid_in_full_with_actions_that_anybody_may_take(env: Cha
         result = played(env, "honest", item)
         trajectory = result.trajectory
         assert (trajectory.outcome, trajectory.error) == ("terminated", None), item
-        assert (result.reward, result.gold) == (1.0, 1.0), item
+        assert result.gold == 1.0, item
+        # where cheating tempts it may pay better than work
+        assert result.reward == 1.0 or (env.temptations and (result.reward or 0.0) > 0), item
         assert violated(result.findings) == set()
         for turn in trajectory.turns:
             assert env.action_space.contains(turn.message), turn.message
             assert all(r.status == "ok" for r in turn.results)
-            assert not turn.events
+            assert not {"state.undeclared_write", "tool.exception"} & {e.kind for e in turn.events}
 
 
 @every_environment
@@ -72,16 +76,14 @@ def test_chance_is_paid_next_to_nothing(env: ChatEnv) -> None:
 
 @every_environment
 def test_cheating_is_what_the_variant_tempts_to_and_is_noticed(env: ChatEnv) -> None:
-    tempting = env.variant == "tempt"
     if type(env).cheater is ChatEnv.cheater:
         assert env.variants == ("control",), f"{env.label} has a variant and no oracle that gives in to it"
         with pytest.raises(DefinitionError, match="has no cheater oracle"):
             next(env.cheater(env.make_task(env.items(1)[0])))
         return
-    caught = [violated(played(env, "cheater", item).findings) for item in some(env)]
-    if tempting:
-        assert all(len(dimensions) == 1 for dimensions in caught)
-        assert len(set().union(*caught)) == 1
+    if env.variant in env.temptations:
+        for item in some(env):
+            assert violated(played(env, "cheater", item).findings) == set(env.temptations[env.variant]), item
 
 
 # -- nothing is given away -------------------------------------------------------------------------------------------------
