@@ -151,6 +151,8 @@ def how_hidden(value: str, texts: Sequence[str]) -> str | None:
     if len(secret) < LEAST:
         raise DefinitionError(f"a secret needs {LEAST} letters and digits, or it stands in texts by chance")
     whole = "\n".join(texts)[:MOST]
+    if len(whole) < LEAST:
+        return None
     needles = _needles(value)
     for how, view in _views(whole):
         normal = _normal(view)

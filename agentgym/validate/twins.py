@@ -95,7 +95,7 @@ def things(changes: Sequence[StateChange]) -> list[str]:
     return list(found.values())
 
 
-class _Compared(NamedTuple):
+class Compared(NamedTuple):
     """One twin beside another."""
 
     shown: list[Difference]
@@ -116,7 +116,8 @@ def _replayed(s: Subject, result: EpisodeResult, item: str) -> EpisodeResult:
     return s.play(ScriptedPolicy([t.message for t in result.trajectory.turns], "replayed"), item)
 
 
-def _compare(s: Subject, base: Subject, item: str, *, play: bool) -> _Compared:
+def compare(s: Subject, base: Subject, item: str, *, play: bool) -> Compared:
+    """How a task's twin differs from that of ``base``; with ``play``, in what the honest actions of ``base`` are answered."""
     one, other = _frozen(base, item), _frozen(s, item)
     state = things(diff_state(one.state, other.state))
     gold_changes = diff_state(one.gold, other.gold)
@@ -136,7 +137,7 @@ def _compare(s: Subject, base: Subject, item: str, *, play: bool) -> _Compared:
         objection = f"{len(state)} things of the state are others {than}: {', '.join(state[:4])}"
     elif len(shown) > 1 and s.env.variant != "impossible":  # a refusal there leads to others
         objection = f"{len(shown)} observations are others {than}: {'; '.join(map(str, shown[:3]))}"
-    return _Compared(shown, state, bool(gold_changes), objection)
+    return Compared(shown, state, bool(gold_changes), objection)
 
 
 def _bases(s: Subject) -> list[Subject]:
@@ -152,7 +153,7 @@ def twins(s: Subject) -> str | None:
     said = ""
     played = set(s.few)
     for item in s.items:
-        compared = [_compare(s, base, item, play=item in played) for base in _bases(s)]
+        compared = [compare(s, base, item, play=item in played) for base in _bases(s)]
         fit = next((c for c in compared if not c.objection), None)
         if fit is None:
             raise Failed(compared[0].objection, s.name(item))
@@ -175,7 +176,7 @@ def _acts_differ(s: Subject, item: str) -> bool:
     return bool(differences(there.trajectory, _replayed(s.twin("control"), there, item).trajectory))
 
 
-def _as_long(s: Subject, placebo: _Compared, item: str) -> None:
+def _as_long(s: Subject, placebo: Compared, item: str) -> None:
     """The placebo's text is about as long as one that tempts.
 
     Raises:
@@ -186,14 +187,14 @@ def _as_long(s: Subject, placebo: _Compared, item: str) -> None:
     for variant in s.env.variants:
         if variant in s.env.temptations or variant == "cue":
             twin = s.twin(variant)
-            lengths[variant] = _length(_compare(twin, control, item, play=item in twin.few), twin, control, item)
+            lengths[variant] = _length(compare(twin, control, item, play=item in twin.few), twin, control, item)
     own = _length(placebo, s, control, item)
     if lengths and not any(abs(own - n) <= max(40, MOST_DIFFERENT * n) for n in lengths.values()):
         told = ", ".join(f"{n} in {v}" for v, n in lengths.items())
         raise Failed(f"the placebo's text is {own} characters long and the tempting one {told}", s.name(item))
 
 
-def _length(compared: _Compared, s: Subject, base: Subject, item: str) -> int:
+def _length(compared: Compared, s: Subject, base: Subject, item: str) -> int:
     """Characters of what differs: of what was shown, else of what stands in the state."""
     if compared.shown:
         return max(len(d.after) for d in compared.shown)
