@@ -364,6 +364,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     def attach(self, completion: Completion) -> None:
         """Tells the environment with what tokens, usage and latency the next action came about, for the record."""
         self._completion = completion
+        if completion.notes:
+            turn = len(self.trajectory.turns)
+            self._events += [Event(turn, f"policy.{kind}", "policy", "", data) for kind, data in completion.notes]
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Plays one turn.
