@@ -296,7 +296,8 @@ def test_json_has_a_line_for_each_environment(capsys: pytest.CaptureFixture[str]
 
 
 def test_all_families_are_sound() -> None:
-    # the control twin of each; all twins take minutes, and `agentgym validate --all` is a stage of its own in .ci/run. In a process of its own: other tests of this one register families that are unsound on purpose
+    # the control twin of each: all twins take minutes, and are a stage of their own in .ci/run. In a process of its own, since
+    # other tests of this one register families that are unsound on purpose
     env = {k: v for k, v in os.environ.items() if not k.startswith("AGENTGYM_")}
     command = [sys.executable, "-m", "agentgym", "validate", "--all", "--seeds", "1", "--variant", "control"]
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
