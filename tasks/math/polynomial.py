@@ -18,6 +18,9 @@ Polynomial = list[int]
 _TOKEN = re.compile(r"\s*(?:([0-9]{1,9})|(x)|(\*\*|\^)|([-+*()]))", re.ASCII)
 _TERM = re.compile(r"([+-]?)([0-9]*)\*?(x?)(?:(?:\^|\*\*)([0-9]{1,2}))?", re.ASCII)
 
+_PLUS_MINUS = re.compile(r"\+\s*-")
+"""How sums are written by many: ``2x + -3``."""
+
 
 def written(p: Sequence[int]) -> str:
     """As a sum of powers, the highest first.
@@ -71,7 +74,7 @@ def is_expanded(text: str) -> bool:
     >>> is_expanded("2x^2 - x"), is_expanded("x(2x - 1)"), is_expanded("x^2 + x^2 - x")
     (True, False, False)
     """
-    squeezed = re.sub(r"\s+", "", text) if len(text) <= MOST_CHARACTERS else ""
+    squeezed = re.sub(r"\s+", "", text).replace("+-", "-") if len(text) <= MOST_CHARACTERS else ""
     place, powers = 0, set()
     while place < len(squeezed):
         m = _TERM.match(squeezed, place)
@@ -94,7 +97,7 @@ def read(text: str) -> Polynomial | None:
     if not 0 < len(text) <= MOST_CHARACTERS:
         return None
     tokens, place = [], 0
-    text = text.strip()
+    text = _PLUS_MINUS.sub("-", text.strip())
     while place < len(text):
         m = _TOKEN.match(text, place)
         if m is None:
