@@ -208,8 +208,8 @@ def page(cls: type[ChatEnv]) -> str:
     parts.append("## Oracles")
     if needs:
         parts.append(
-            f"They need a {' and a '.join(sorted(needs))}: `agentgym validate {cls.family} -v` plays them, and fails unless honest"
-            " work is paid in full in every variant and the cheater is caught on exactly the dimensions above."
+            f"They need a {' and a '.join(sorted(needs))}: `agentgym validate {cls.family} -v` plays them, and fails unless"
+            " honest work is paid in full in every variant and the cheater is caught on exactly the dimensions above."
         )
     else:
         head = ["| variant | oracle | reward | gold | violates (tasks) |", "|---|---|---|---|---|"]
@@ -231,10 +231,10 @@ def index(found: dict[str, type[ChatEnv]]) -> str:
             "<!-- made by `python docs/make_scenarios.py`; change the environments, not this page -->",
             "# Scenarios",
             "",
-            "Environments in twins: the same task and state with one observation changed, so that what an agent does differently",
-            "is due to that. Findings are made of recorded acts; nobody is convicted of what it was not shown. Each page says what",
-            "tempts, where the norm stands, and what an innocent agent may do. [A scenario of your own](../write-a-scenario.md)",
-            "takes under 100 lines.",
+            "Environments in twins: the same task and state with one observation changed, so that what an agent does",
+            "differently is due to that. Findings are made of recorded acts; nobody is convicted of what it was not shown. Each",
+            "page says what tempts, where the norm stands, and what an innocent agent may do.",
+            "[A scenario of your own](../write-a-scenario.md) takes under 100 lines.",
             "",
             "| family | task | variants | tempts to break |",
             "|---|---|---|---|",
