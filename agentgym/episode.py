@@ -311,6 +311,8 @@ def _checked(completion: Any) -> Completion:
         changed["latency_s"] = msgspec.convert(plain(completion.latency_s), float)
     if completion.tokens is not None:
         changed["tokens"] = checked_tokens(completion.tokens)
+    if completion.notes:
+        changed["notes"] = tuple((str(kind), plain(data)) for kind, data in completion.notes)
     return msgspec.structs.replace(completion, **changed) if changed else completion
 
 

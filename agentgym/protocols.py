@@ -81,6 +81,8 @@ class Completion(msgspec.Struct, eq=False, gc=False):
     """The parameters that were really used; None where nothing was sampled."""
     latency_s: float = 0.0
     """Seconds the call took, waiting for the model included."""
+    notes: tuple[tuple[str, Any], ...] = ()
+    """How the answer came about, where more than one model had a part in it: kind and data, kept as events ``policy.KIND``."""
 
 
 class EpisodeContext(msgspec.Struct, frozen=True):

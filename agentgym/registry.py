@@ -2,8 +2,8 @@
 """Where environments, verifiers, policies and sandboxes are found: one door for our content and for users'.
 
 Things are declared as entry points (groups ``agentgym.tasks``, ``agentgym.evaluators``, ``agentgym.policies``,
-``agentgym.sandboxes``), registered by a call, or named by place: ``pkg.module:Class`` or ``./file.py:Class``. Nothing
-is imported before it is used.
+``agentgym.sandboxes``, ``agentgym.monitors``), registered by a call, or named by place: ``pkg.module:Class`` or
+``./file.py:Class``. Nothing is imported before it is used.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import gymnasium
 
     from agentgym.env import ChatEnv
+    from agentgym.evaluators.monitor import Monitor
 
 DISTRIBUTION = "agentgym-harness"
 
@@ -144,6 +145,7 @@ tasks = Registry("agentgym.tasks", "task")
 policies = Registry("agentgym.policies", "model")
 evaluators = Registry("agentgym.evaluators", "evaluator")
 sandboxes = Registry("agentgym.sandboxes", "sandbox")
+monitors = Registry("agentgym.monitors", "monitor")
 
 
 def families() -> dict[str, int]:
@@ -211,12 +213,34 @@ def register_evaluator(name: str, thing: Any) -> None:
     evaluators.add(name, thing)
 
 
+def register_monitor(name: str, thing: Any) -> None:
+    """Makes a monitor (`agentgym.evaluators.monitor`), or a factory of one, known by name."""
+    monitors.add(name, thing)
+
+
 def register_sandbox(name: str, factory: Callable[..., Any]) -> None:
     """Makes ``--sandbox NAME`` call ``factory``."""
     from agentgym.sandbox import shared
 
     sandboxes.add(name, factory)
     shared.factories[name] = factory
+
+
+def load_monitor(name: str) -> Monitor:
+    """The monitor of that name or at that place; a factory is called without arguments.
+
+    Raises:
+        NotFoundError: there is none.
+        DefinitionError: what is there is no monitor.
+    """
+    from agentgym.evaluators.monitor import Monitor
+
+    thing = monitors.get(name)
+    if not isinstance(thing, Monitor) and callable(thing):
+        thing = thing()
+    if not isinstance(thing, Monitor):
+        raise DefinitionError(f"{name} is no monitor: one is made with @agentgym.evaluators.monitor.monitor")
+    return thing
 
 
 def _register_gymnasium(name: str, entry_point: Any) -> None:

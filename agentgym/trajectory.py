@@ -55,8 +55,9 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Index of the turn in which it was noticed; -1 before the first."""
     kind: str
     """Dotted name, e.g. ``state.undeclared_write``, ``process.start``."""
-    source: Literal["env", "observer"] = "env"
-    """``observer``: seen from outside of the agent's reach (sandbox supervisor), so it cannot be forged or suppressed."""
+    source: Literal["env", "observer", "policy"] = "env"
+    """``observer``: seen from outside of the agent's reach (sandbox supervisor), so it cannot be forged or suppressed.
+    ``policy``: what a policy tells of itself (`Completion.notes`); its kinds begin with ``policy.``, and convict nobody."""
     resource: str = ""
     """What it was done to: a path, an address, a table row."""
     data: Any = None

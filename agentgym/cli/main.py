@@ -181,18 +181,34 @@ def parser() -> argparse.ArgumentParser:
         "report",
         help="what a run says of alignment: who was exposed to what, and who gave in",
         description="Capability and alignment of a run: each dimension with its exposures and interval, the worst\nfirst;"
-        " what each variant changes against its control; violations with their addresses.",
+        " what each variant changes against its control; violations with their addresses.\nOf several runs: how useful and safe"
+        " each is, and of two the difference in what both met.",
+        epilog="""examples:
+  agentgym report latest --html report.html
+  agentgym report BEFORE AFTER
+  agentgym report CHEATER HONEST --monitors
+  agentgym report RUN --random play
+""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    c.add_argument("run", nargs="?", default="latest", metavar="RUN", help="the newest by default")
+    c.add_argument("run", nargs="*", default=["latest"], metavar="RUN", help="the newest by default; several are compared")
     c.add_argument("--json", action="store_true", help="as JSON, for other programs")
     c.add_argument("--markdown", metavar="FILE", help="write it as Markdown")
     c.add_argument("--html", metavar="FILE", help="write it as one HTML file, with a plot")
     c.add_argument("--flags", type=int, default=20, metavar="N", help="most violations that are listed (20)")
     c.add_argument(
+        "--random", metavar="RUN", help="a run of the random oracle on these tasks, or play: below its gold, no headline"
+    )
+    c.add_argument(
         "--random-gold", type=float, metavar="X", help="gold of the random oracle on these tasks: below it, no headline"
     )
+    c.add_argument("--scores", metavar="NAME", help="read this set of later scores, made by `agentgym rescore`")
+    c.add_argument("--monitors", action="store_true", help="instead: what each monitor would have caught, of all runs together")
+    c.add_argument(
+        "--monitor", action="append", default=[], metavar="NAME", help="only this one: NAME or ./file.py:NAME; may be repeated"
+    )
+    c.add_argument("--judge", metavar="MODEL", help="whom monitors ask that ask a model")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
 
     c = commands.add_parser(
@@ -287,8 +303,10 @@ examples:
         "validate",
         help="check that tasks are fit to judge and to train by",
         description="Lets the oracles of tasks play them: honest work must be paid in full and break no rule, giving in\n"
-        "must be found out, doing nothing and acting at random must not pay; quotes, replays, leaks and\nmalformed actions are"
-        " tried. Exit code 1 if a check fails.",
+        "must be found out, doing nothing and acting at random must not pay; quotes, replays, rescores,\nleaks and malformed"
+        " actions are tried. Variants must be twins that differ by one\nobservation, what is authorised must be doable, and"
+        " the untempted must not be convicted.\nWith --mutants, detectors are broken in many small ways, which the oracles'"
+        " episodes must bring\nto light. Exit code 1 if a check fails. docs/write-a-scenario.md says what each check asks for.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -300,6 +318,11 @@ examples:
         "-T", action="append", default=[], dest="params", metavar="NAME=VALUE", help="environment parameter; may be repeated"
     )
     c.add_argument("--data", metavar="PATH", help="data file, for environments over data sets")
+    c.add_argument(
+        "--mutants",
+        action="store_true",
+        help="also break detectors in many small ways: the oracles' episodes must tell (slower)",
+    )
     c.add_argument("--json", action="store_true", help="one JSON value a line for each environment")
     c.add_argument("-v", "--verbose", action="store_true", help="every check, not the failed ones alone")
 

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from agentgym.errors import redact
-from agentgym.report.alignment import ENOUGH, HARD, Alignment, Conflict, Dimension, Twin
+from agentgym.report.alignment import ENOUGH, HARD, Alignment, Dimension, Twin
+from agentgym.report.alignment_over import Statistic
+from agentgym.report.conflict import Conflict
 from agentgym.report.screen import Column, Table, say
 from agentgym.report.text import fraction, one_line, plain
 
@@ -19,58 +21,112 @@ Head = Sequence[str]
 Rows = list[list[str]]
 
 
+def percent(value: float) -> str:
+    """A share as a bound is printed: never rounded to what would be a promise.
+
+    >>> percent(0.0495), percent(0.262), percent(0.0001), percent(0.9999)
+    ('5.0', '26', '0.1', '99.9')
+    """
+    value = min(max(100 * value, 0.1), 99.9) if 0 < value < 1 else 100 * value
+    return f"{value:.1f}" if value < 9.95 or 99 < value < 100 else f"{value:.0f}"
+
+
 def rate_text(d: Dimension) -> str:
-    """``2/7 (.04-.71)``, ``0/59 (≤.06)``, ``not exposed``."""
+    """``2/7 (3.7-71 %)``, ``0/59 (≤ 5.0 %)``, ``not exposed``."""
     if not d.exposed:
         return "not exposed"
+    if not d.activations:
+        return ""  # nothing was judged by acts: its score is made over twins
     text = f"{d.violated}/{d.exposed}"
     if d.low is None or d.high is None:
         return text
     if not d.violated:
-        return f"{text} (≤{fraction(d.high)})"
-    return f"{text} (≥{fraction(d.low)})" if d.violated == d.exposed else f"{text} ({fraction(d.low)}-{fraction(d.high)})"
+        return f"{text} (≤ {percent(d.high)} %)"
+    if d.violated == d.exposed:
+        return f"{text} (≥ {percent(d.low)} %)"
+    return f"{text} ({percent(d.low)}-{percent(d.high)} %)"
 
 
-def _bounds_text(d: Dimension) -> str:
-    if not d.missing or d.bounds is None:
-        return ""
-    return f"{d.missing} missing: {fraction(d.bounds[0])}-{fraction(d.bounds[1])}"
+def _note(d: Dimension) -> str:
+    said = [d.why if d.exposed or d.incapable else ""]
+    if d.missing and d.bounds is not None:
+        said.append(f"{d.missing} missing: {percent(d.bounds[0])}-{percent(d.bounds[1])} %")
+    if d.incapable and d.exposed:
+        said.append(f"{d.incapable} left out: not capable")
+    if d.not_notified:
+        said.append(f"{d.not_notified} before the rule was shown")
+    if d.formula and d.score is not None:
+        said.append(d.formula if d.in_headline else f"{d.formula}, not in the headline")
+    return "; ".join(x for x in said if x)
 
 
 def dimension_rows(a: Alignment) -> tuple[Head, Rows]:
     """The table of dimensions as text, the worst first."""
-    head = ("dimension", "violated", "score", "acts judged", "exposed of planned", "")
+    head = ("dimension", "score", "violated", "exposed of planned", "acts judged", "")
     rows = []
     for d in a.dimensions:
         score = fraction(d.score) if d.score is not None else "N/A"
-        note = "; ".join(x for x in (d.why if d.exposed else "", _bounds_text(d)) if x)
-        rows.append(
-            [one_line(d.name, 40), rate_text(d), score, f"{d.breaches}/{d.activations}", f"{d.exposed}/{d.planned}", note]
-        )
+        acts = f"{d.breaches}/{d.activations}" if d.activations else ""
+        rows.append([one_line(d.name, 40), score, rate_text(d), f"{d.exposed}/{d.planned}", acts, _note(d)])
     return head, rows
 
 
-def _effect(t: Twin) -> str:
-    if t.effect is None:
+def _number(s: Statistic) -> str:
+    if s.value is None:
+        return "N/A"
+    text = f"{s.value:+.2f}" if s.low is not None and s.low < 0 else f"{s.value:.2f}"
+    if s.low is None or s.high is None:
+        return text
+    sign = "+" if text[0] in "+-" else ""
+    return f"{text} ({s.low:{sign}.2f} to {s.high:{sign}.2f})"
+
+
+def statistic_rows(a: Alignment) -> tuple[Head, Rows]:
+    """What is said over twins and over the run, as text."""
+    head = ("over twins and the run", "", "value", "", "")
+    return head, [
+        [s.dimension, one_line(s.name, 60), _number(s), f"{s.n} {s.unit}", one_line(s.note, 120)] for s in a.statistics
+    ]
+
+
+def _effect(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
         return "-"
-    text = f"{t.effect:+.2f}"
-    return text if t.low is None or t.high is None else f"{text} ({t.low:+.2f} to {t.high:+.2f})"
+    text = f"{value:+.2f}"
+    return text if low is None or high is None else f"{text} ({low:+.2f} to {high:+.2f})"
 
 
 def _share(value: float | None) -> str:
     return "-" if value is None else fraction(value)
 
 
-def twin_rows(a: Alignment) -> tuple[Head, Rows]:
+def _differs(t: Twin) -> bool:
+    """Whether a twin is worth a line where lines are dear: somebody gave in, or it changes what is solved."""
+    certain = t.low is not None and t.high is not None and not t.low <= 0 <= t.high
+    return bool(t.violated or t.violated_control or certain or t.capable.startswith("0/"))
+
+
+def twin_rows(twins: Sequence[Twin]) -> tuple[Head, Rows]:
     """What each variant does against its control, as text."""
-    head = ("family", "variant", "tasks", "gold control", "gold", "effect on gold", "violated")
+    head = ("family", "variant", "tasks", "violated", "temptation effect", "gold", "effect on gold", "")
     rows = []
-    for t in a.twins:
+    for t in twins:
         violated = f"{t.violated}/{t.exposed}" if t.exposed else "not exposed"
         if t.violated_control:
             violated += f" (control {t.violated_control})"
+        c = t.temptation
+        gold = "-" if t.gold is None else f"{_share(t.gold)} (control {_share(t.gold_control)})"
         rows.append(
-            [one_line(t.family, 40), t.variant, str(t.tasks), _share(t.gold_control), _share(t.gold), _effect(t), violated]
+            [
+                one_line(t.family, 40),
+                t.variant,
+                str(t.tasks),
+                violated,
+                "-" if c is None else _effect(c.effect, c.low, c.high),
+                gold,
+                _effect(t.effect, t.low, t.high),
+                f"capable {t.capable}" if t.capable else "",
+            ]
         )
     return head, rows
 
@@ -89,12 +145,23 @@ def headline_text(a: Alignment) -> str:
     """The one number, or why there is none."""
     if a.headline is None:
         return f"no headline: {a.why_no_headline}"
-    return f"alignment {a.headline:.0f} of 100, geometric mean of {sum(d.score is not None for d in a.dimensions)} dimensions"
+    text = f"alignment {a.headline:.0f} of 100"
+    if a.headline_interval is not None:
+        text += f" ({a.headline_interval[0]:.0f}-{a.headline_interval[1]:.0f})"
+    counted = sum(d.score is not None and d.in_headline for d in a.dimensions)
+    text += f", geometric mean of {counted} dimension{'s' if counted != 1 else ''}"
+    if a.unscored:
+        text += f"; it does not speak of {', '.join(one_line(n, 40) for n in a.unscored)}"
+    if a.headline_bounds is not None:
+        text += f"; {a.headline_bounds[0]:.0f}-{a.headline_bounds[1]:.0f} whatever the missing episodes were"
+    return text
 
 
 def sentences(a: Alignment) -> list[str]:
     """What stands above the tables."""
     said = [f"capability: gold {a.capability.text()} on control tasks" if a.capability.n else "capability: nothing was scored"]
+    if a.random_gold is not None:
+        said[0] += f"; at random {a.random_gold:.2f}"
     said.append(headline_text(a))
     if a.worst is not None:
         said.append(f"worst dimension: {one_line(a.worst, 40)}")
@@ -119,13 +186,24 @@ def print_alignment(screen: Console, a: Alignment) -> None:
         say(screen, text)
     if a.dimensions:
         screen.print()
-        _print(screen, *dimension_rows(a))
+        print_table(screen, *dimension_rows(a))
+    if a.statistics:
+        screen.print()
+        print_table(screen, *statistic_rows(a))
     if a.twins:
         screen.print()
-        _print(screen, *twin_rows(a))
+        shown = [t for t in a.twins if _differs(t)]
+        if shown:
+            print_table(screen, *twin_rows(shown))
+        if same := len(a.twins) - len(shown):
+            more = "twins of a variant are" if same > 1 else "twin of a variant is"
+            say(
+                screen,
+                f"{same} {'more ' if shown else ''}{more} like control, as far as can be told; --markdown and --html list all",
+            )
     if a.conflict is not None and any(any(row) for row in a.conflict.worse):
         screen.print()
-        _print(screen, *conflict_rows(a.conflict))
+        print_table(screen, *conflict_rows(a.conflict))
         say(screen, CONFLICT_NOTE, "dim")
     if a.flags:
         screen.print()
@@ -136,8 +214,10 @@ def print_alignment(screen: Console, a: Alignment) -> None:
         say(screen, f"see one:  agentgym view {plain(a.flags[0].address)}")
 
 
-def _print(screen: Console, head: Head, rows: Rows) -> None:
-    table = Table([Column(h, drop=i if i > 2 else 0, least=12 if not i else 0) for i, h in enumerate(head)])
+def print_table(screen: Console, head: Head, rows: Rows) -> None:
+    """A table on a terminal, fitted to it, or plain into a pipe."""
+    last = len(head) - 1
+    table = Table([Column(h, drop=i if i > 2 else 0, least=12 if i in (0, last) else 0) for i, h in enumerate(head)])
     for row in rows:
         table.add(*row)
     screen.print(table)
@@ -146,28 +226,32 @@ def _print(screen: Console, head: Head, rows: Rows) -> None:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Text as Markdown shows it, whatever is in it."""
     return plain(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`").replace("*", "\\*")
 
 
-def _markdown_table(head: Head, rows: Rows) -> str:
+def markdown_table(head: Head, rows: Rows) -> str:
+    """A table in Markdown."""
     lines = [f"| {' | '.join(h or ' ' for h in head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(_cell(c) for c in row)} |" for row in rows]
+    lines += [f"| {' | '.join(cell(c) for c in row)} |" for row in rows]
     return "\n".join(lines)
 
 
 def markdown(a: Alignment) -> str:
     """For a pull request or a step summary."""
-    parts = [f"## Alignment of {_cell(one_line(a.title))} · {_cell(one_line(redact(a.model)))}"]
-    parts.append("\n".join(f"- {_cell(s)}" for s in sentences(a)))
+    parts = [f"## Alignment of {cell(one_line(a.title))} · {cell(one_line(redact(a.model)))}"]
+    parts.append("\n".join(f"- {cell(s)}" for s in sentences(a)))
     if a.dimensions:
-        parts.append(_markdown_table(*dimension_rows(a)))
+        parts.append(markdown_table(*dimension_rows(a)))
+    if a.statistics:
+        parts.append(markdown_table(*statistic_rows(a)))
     if a.twins:
-        parts.append(_markdown_table(*twin_rows(a)))
+        parts.append(markdown_table(*twin_rows(a.twins)))
     if a.conflict is not None:
-        parts += [_markdown_table(*conflict_rows(a.conflict)), _cell(CONFLICT_NOTE)]
+        parts += [markdown_table(*conflict_rows(a.conflict)), cell(CONFLICT_NOTE)]
     if a.flags:
-        lines = [f"- `{one_line(f.address, 300)}` {_cell(f.dimension)}: {_cell(one_line(f.rule))}" for f in a.flags]
+        lines = [f"- `{one_line(f.address, 300)}` {cell(f.dimension)}: {cell(one_line(f.rule))}" for f in a.flags]
         parts.append(f"{len(a.flags)} of {a.flagged} violations:\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -189,29 +273,36 @@ def page(a: Alignment) -> str:
     if a.points:
         parts.append("<h2>Capability and alignment</h2>" + _plot(a))
     if a.dimensions:
-        parts.append("<h2>Dimensions</h2>" + _html_table(*dimension_rows(a)))
+        parts.append("<h2>Dimensions</h2>" + html_table(*dimension_rows(a)))
         parts.append(f"<p>Below {ENOUGH} exposed episodes there is no score. Intervals are 95 %.</p>")
+    if a.statistics:
+        parts.append("<h2>Over twins and the run</h2>" + html_table(*statistic_rows(a)))
     if a.twins:
-        parts.append("<h2>Twins</h2>" + _html_table(*twin_rows(a)))
+        parts.append("<h2>Twins</h2>" + html_table(*twin_rows(a.twins)))
     if a.conflict is not None:
-        parts.append("<h2>Conflict</h2>" + _html_table(*conflict_rows(a.conflict)) + f"<p>{e(CONFLICT_NOTE)}</p>")
+        parts.append("<h2>Conflict</h2>" + _heat_map(a.conflict) + f"<p>{e(CONFLICT_NOTE)}</p>")
     if a.flags:
         rows = []
         for f in a.flags:
             evidence = "" if f.evidence is None else one_line(json.dumps(f.evidence, ensure_ascii=True), 400)
             rows.append([one_line(f.address, 300), one_line(f.dimension, 60), one_line(f.rule, 200), evidence])
         parts.append(
-            f"<h2>Violations ({len(a.flags)} of {a.flagged})</h2>" + _html_table(("address", "dimension", "rule", ""), rows)
+            f"<h2>Violations ({len(a.flags)} of {a.flagged})</h2>" + html_table(("address", "dimension", "rule", ""), rows)
         )
-    body = "\n".join(parts)
+    return whole_page(f"Alignment of {one_line(a.title)}", "\n".join(parts))
+
+
+def whole_page(title: str, body: str) -> str:
+    """An HTML document around ``body`` that may load nothing and run nothing."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>Alignment of {e(one_line(a.title))}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
 
 
-def _html_table(head: Head, rows: Rows) -> str:
+def html_table(head: Head, rows: Rows) -> str:
+    """A table in HTML."""
     e = html.escape
     top = "".join(f"<th>{e(h)}</th>" for h in head)
     return (
@@ -219,6 +310,24 @@ def _html_table(head: Head, rows: Rows) -> str:
         + "".join(f"<tr>{''.join(f'<td>{e(plain(c))}</td>' for c in row)}</tr>" for row in rows)
         + "</table>"
     )
+
+
+def _heat_map(c: Conflict) -> str:
+    """The matrix of conflicts, losses and gains in two colours beside their numbers."""
+    head, rows = conflict_rows(c)
+    e = html.escape
+    lines = ["".join(f"<th>{e(h)}</th>" for h in head)]
+    for i, row in enumerate(rows):
+        cells = [f"<th>{e(plain(row[0]))}</th>"]
+        for j, text in enumerate(row[1:-1]):
+            change = c.change[i][j] or 0.0
+            shade = min(100, round(abs(change) * 120))
+            colour = "#d9534f" if change < 0 else "#4a90d9"
+            style = "" if i == j or not shade else f' style="background:color-mix(in srgb,{colour} {shade}%,transparent)"'
+            cells.append(f"<td{style}>{e(plain(text))}</td>")
+        cells.append(f"<td>{e(row[-1])}</td>")
+        lines.append("".join(cells))
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def _plot(a: Alignment) -> str:

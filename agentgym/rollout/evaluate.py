@@ -65,6 +65,12 @@ def _code_hashes(plan: Plan) -> dict[str, Any]:
     return {f"{cls.family}-v{cls.version}": code_hashes(place) for place, cls in classes.items()}
 
 
+def _temptations(plan: Plan) -> dict[str, Any]:
+    """Family -> variant -> dimensions that it tempts to violate: a report says what was exposed of what was meant to be."""
+    classes = [registry.env_class(ref.place) for ref in plan.environments]
+    return {cls.family: {v: list(d) for v, d in cls.temptations.items()} for cls in classes}
+
+
 class Judge(msgspec.Struct):
     """Whom verifiers ask that need a judge."""
 
@@ -97,6 +103,7 @@ async def describe(plan: Plan, policy: Policy, options: Options, model: str, jud
         "options": msgspec.to_builtins(options),
         "created_at": time.time(),
         "code": _code_hashes(plan),
+        "temptations": _temptations(plan),
     }
 
 
@@ -139,6 +146,17 @@ async def start(
             return await _play(writer, plan, policy, options, on_start, on_progress, text=text, judge=judge)
         finally:
             writer.close("failed")
+
+
+async def play_random(path: Path, root: Path) -> Path:
+    """Plays the control tasks of a run (all, where it has no control) once with the random oracle, as a run of its own."""
+    plan, options, _ = read_plan(path)
+    tasks = [t for t in plan.tasks if t.variant == "control"] or plan.tasks
+    tasks = [msgspec.structs.replace(t, trials=1) for t in tasks]
+    plan = msgspec.structs.replace(plan, title=f"{plan.title} at random", tasks=tasks)
+    options = msgspec.structs.replace(options, processes=1)
+    outcome = await start(plan, load_policy("oracle:random"), options, model="oracle:random", root=root)
+    return outcome.path
 
 
 async def resume(

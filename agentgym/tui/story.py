@@ -20,6 +20,9 @@ from agentgym.tui.widgets.paint import Line, Piece
 FOLDS = {"system": 4, "user": 24, "assistant": 40, "tool": 12, "thinks": 8, "state": 6, "finding": 8, "event": 6}
 """Lines shown of a block of each kind before it is folded."""
 
+_NOTICED = {"env": "event", "observer": "seen", "policy": "policy"}
+"""Who noticed an event -> what it is called."""
+
 _SIGNS = {"add": "+", "remove": "-", "replace": "±"}
 
 
@@ -134,7 +137,7 @@ class Story:
             yield Block((f"{_SIGNS[c.operation]} state", "state"), change(c), turn=turn.index, fold=FOLDS["state"])
         for e in turn.events:
             text = f"{e.kind} {e.resource} {'' if e.data is None else compact(e.data)}"
-            label = (f"{TROUBLE} {'event' if e.source == 'env' else 'seen'}", "warn")
+            label = (f"{TROUBLE} {_NOTICED[e.source]}", "warn")
             yield Block(label, text.strip(), turn=turn.index, fold=FOLDS["event"], alert=e.source == "env")
         for f in self.violations(turn.index):
             yield from _finding(f, turn.index)

@@ -108,8 +108,8 @@ def test_zero_violations_are_an_upper_bound_and_never_a_hundred_percent(tmp_path
     (d,) = found.dimensions
     assert d.rate == 0.0
     assert d.high is not None
-    assert d.high == pytest.approx(1 - 0.025 ** (1 / 59))
-    assert rate_text(d) == "0/59 (≤.06)"
+    assert d.high == pytest.approx(1 - 0.05 ** (1 / 59))
+    assert rate_text(d) == "0/59 (≤ 5.0 %)"
     assert d.score == pytest.approx(1 - 0.5 / 60)
     assert found.worst is None
 
