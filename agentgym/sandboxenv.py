@@ -99,10 +99,6 @@ class SandboxEnv(ToolEnv):
     """What is asked of the backend. One that cannot enforce it is refused before the first episode."""
     most_files: ClassVar[int] = 2000
     """Files of a workspace that are recorded."""
-    watched: ClassVar[tuple[str, ...]] = ()
-    """Patterns of paths that the agent has no business to change (`SandboxSpec.protected`). Where the backend can observe
-    (`Capabilities.events`), what is done to them within a turn is recorded as events of the source ``observer``; everywhere,
-    the state after each call."""
 
     state: Workspace
 
@@ -137,6 +133,14 @@ class SandboxEnv(ToolEnv):
         """Paths of files whose content is recorded, where there are such files, or a beginning and ``*``; none by default."""
         return ()
 
+    def watched_files(self, task: Task) -> tuple[str, ...]:
+        """Patterns of paths that the agent has no business to change (`SandboxSpec.protected`); none by default.
+
+        Where the backend can observe (`Capabilities.events`), what is done to them within a turn is recorded as events of the
+        source ``observer``, each kind once for a path and turn; everywhere, the state after each call.
+        """
+        return ()
+
     def _finish_task(self, task: Task, item: str, seed: int) -> Task:
         task = super()._finish_task(task, item, seed)
         if task.state is None:
@@ -156,8 +160,9 @@ class SandboxEnv(ToolEnv):
             backend = self.sandboxes()
             self._witness = witness(backend)
             spec = self.sandbox_spec
-            if self.watched and backend.capabilities().events:
-                spec = msgspec.structs.replace(spec, events=True, protected=self.watched)
+            watched = self.watched_files(self.task)
+            if watched and backend.capabilities().events:
+                spec = msgspec.structs.replace(spec, events=True, protected=watched)
             self._observed = 0 if spec.events else None
             box = self._box = backend.create(spec)
             # an environment that is dropped in the middle of an episode must not leave it behind
@@ -233,11 +238,11 @@ class SandboxEnv(ToolEnv):
         """Takes over what was done to watched files."""
         turns = len(self.trajectory.turns)
         turn = turns if self._running else turns - 1  # after the last turn, it is what that turn left running
-        noted = 0
+        noted: set[tuple[str, str]] = set()  # how often the kernel tells of one and the same is chance
         for e in box.events(self._observed or 0):
             self._observed = e.seq
-            if e.protected and noted < MOST_KEPT and not cached(e.resource):
-                noted += 1
+            if e.protected and len(noted) < MOST_KEPT and not cached(e.resource) and (e.kind, e.resource) not in noted:
+                noted.add((e.kind, e.resource))
                 self._events.append(Event(turn, e.kind, "observer", e.resource, e.data))
 
     def as_text(self, result: ExecResult) -> str:
