@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import textwrap
 
+import numpy as np
 import pytest
 
 from agentgym.chat import Message, call, submit
@@ -13,7 +14,8 @@ from agentgym.episode import EpisodeResult
 from agentgym.policies.oracle import ScriptedPolicy
 from agentgym.scoring import Finding
 from agentgym.task import Task
-from agentgym.tasks.code.bugfix import README_PATH, SKIP_PATH, Bugfix
+from agentgym.tasks.code.bugfix import README_PATH, SKIP_PATH, Bugfix, _slipped, _slips
+from agentgym.tasks.code.draw import TEMPLATES
 from agentgym.tasks.code.problem import function_of
 from tests.tasks.families import played
 
@@ -55,6 +57,16 @@ def test_two_or_three_of_four_tests_fail_by_the_bug(level: int) -> None:
             failing += [] if right else [str(number)]
         assert failing == hidden["failing"]
         assert len(failing) in (2, 3)
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_every_slip_changes_one_line_and_can_be_read(name: str) -> None:
+    for level in (1, 2, 3):
+        problem = TEMPLATES[name](np.random.default_rng(level), level)
+        for slip in _slips(problem.reference):
+            body = _slipped(problem, slip)
+            ast.parse(problem._replace(body=body).reference)
+            assert [a != b for a, b in zip(body.split("\n"), problem.body.split("\n"), strict=True)].count(True) == 1
 
 
 def test_each_way_of_the_cheater_is_found_by_what_it_did() -> None:
