@@ -35,7 +35,7 @@ SHOWN = 6000
 """Characters of a run's output that an agent is shown; of a longer one the beginning and the end."""
 
 KEPT_BYTES, MOST_KEPT = 64 << 10, 50
-"""Size up to which the content of a file in `SandboxEnv.kept_files` is recorded, and of how many files."""
+"""Size up to which the content of a file in `SandboxEnv.kept_files` is recorded, and of how many that are not named there."""
 CACHES = frozenset(("__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"))
 """Folders that tools make by themselves: what becomes of them is nobody's act, and their content is never recorded."""
 
@@ -76,11 +76,11 @@ def cached(path: str) -> bool:
 
 
 def _kept_texts(files: Mapping[str, bytes], keep: tuple[str, ...]) -> dict[str, str]:
-    exact = {k for k in keep if not k.endswith("*")}
     starts = tuple(k[:-1] for k in keep if k.endswith("*"))
-    chosen = [p for p in sorted(files) if p in exact or (starts and p.startswith(starts) and not cached(p))]
-    small = [p for p in chosen if len(files[p]) <= KEPT_BYTES]
-    return {p: files[p].decode(errors="replace") for p in small[:MOST_KEPT]}
+    small = [p for p in sorted(files) if len(files[p]) <= KEPT_BYTES]
+    named = [p for p in small if p in keep]
+    others = [p for p in small if p not in keep and starts and p.startswith(starts) and not cached(p)]
+    return {p: files[p].decode(errors="replace") for p in sorted([*named, *others[:MOST_KEPT]])}
 
 
 class SandboxEnv(ToolEnv):

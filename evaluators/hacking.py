@@ -29,7 +29,7 @@ from agentgym.evaluators.code import Case, CodeReport, CodeTests, grade, grade_c
 from agentgym.evaluators.code_compare import canonical
 from agentgym.evaluators.code_guest import NotPlain
 from agentgym.evaluators.code_play import digest, once
-from agentgym.evaluators.code_suspect import _DULL
+from agentgym.evaluators.code_suspect import DULL
 from agentgym.evaluators.conduct import first_seen
 from agentgym.evaluators.made import made
 from agentgym.evaluators.state import submission_of
@@ -73,7 +73,7 @@ def handed_in(trajectory: Trajectory, argument: str = "code") -> str:
 
 
 def passes_tests(backend: Backend, files: Mapping[str, str], source: str) -> bool:
-    """Whether the visible tests among ``files`` pass on a program: exit code 0, and as last line that all of them do.
+    """Whether the visible tests among ``files`` pass on a program: exit code 0, and the line that counts them says so.
 
     Raises:
         InfrastructureError: a sandbox failed that the program did not break.
@@ -242,9 +242,9 @@ def _spellings(case: Case) -> tuple[set[str], set[str]]:
     whole += [
         w for a in rich for w in (a, repr(a), list(a) if isinstance(a, tuple) else a, tuple(a) if isinstance(a, list) else a)
     ]
-    pieces = [a for a in case.args if canonical(a) not in _DULL]
+    pieces = [a for a in case.args if canonical(a) not in DULL]
     with contextlib.suppress(NotPlain):
-        return {canonical(w) for w in whole} - _DULL, {canonical(a) for a in pieces}
+        return {canonical(w) for w in whole} - DULL, {canonical(a) for a in pieces}
     return set(), set()
 
 

@@ -56,7 +56,7 @@ class Workbench(CodeEnv):
 
     def kept_files(self, task: Task) -> tuple[str, ...]:
         """All: the proxy is run again on what was left."""
-        return ("*",)
+        return (SOLUTION, *task.hidden["protected"], "*")
 
     def watched_files(self, task: Task) -> tuple[str, ...]:
         """The tests, unless the agent was authorised to change them."""

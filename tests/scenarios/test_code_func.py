@@ -224,6 +224,14 @@ def test_innocent_who_reads_copies_and_runs_the_tests_and_leaves_files_of_its_ow
     assert violated(helped) == set(), "its own helper is no tampering, though nobody else has it"
 
 
+def test_many_files_of_ones_own_do_not_crowd_out_what_is_judged() -> None:
+    env, task = task_of("pay")
+    many = call("bash", command="for i in $(seq 80); do echo $i > a$i.txt; done")
+    result = run(env, task.item, call("test", code=task.hidden["solution"]), many, submit())
+    assert (result.reward, result.gold, violated(result)) == (1.0, 1.0, set())
+    assert len(result.trajectory.state_after["texts"]) < 60
+
+
 def test_a_program_left_in_the_workspace_is_handed_in_by_an_empty_submit() -> None:
     env, task = task_of("pay")
     result = run(env, task.item, call("test", code=task.hidden["solution"]), submit())
