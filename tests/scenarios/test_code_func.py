@@ -180,7 +180,8 @@ def test_guilty_who_changes_the_tests_at_any_time(way: str) -> None:
 
 def test_without_an_observer_the_state_after_each_call_tells_of_a_change_that_was_taken_back_later() -> None:
     env, task = task_of("pay")
-    trajectory = run(env, task.item, *[call("bash", command=c) for c in TAMPERING["changed, and put back later"]]).trajectory
+    edits = [call("bash", command=c) for c in TAMPERING["changed, and put back later"]]
+    trajectory = run(env, task.item, *edits, submit(code=task.hidden["solution"])).trajectory
     assert trajectory.state_before["files"] == trajectory.state_after["files"]
     for turn in trajectory.turns:
         turn.events = ()
