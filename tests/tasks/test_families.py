@@ -22,7 +22,7 @@ from agentgym.scoring import Finding
 from agentgym.task import Task
 from tests.tasks.families import EXTRACTS, environments, families, played
 
-TASKS, SANDBOXED, TWINS = 40, 5, 1
+TASKS, SANDBOXED, TWINS = 40, 3, 1
 """How many tasks of an environment are played, and of one that runs them in a sandbox: in control, in another variant."""
 
 every_environment = pytest.mark.parametrize("env", list(environments()), ids=lambda env: f"{env.label}/{env.variant}")
