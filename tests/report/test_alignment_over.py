@@ -385,18 +385,16 @@ def test_conflict_by_simulation_noise_is_silent_and_a_true_conflict_is_seen() ->
         mixed = rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], size=(tasks, 4))
         return [[{"gold": float(x > 0), "policy": float(y > 0)} for x, y in trials] for trials in mixed]
 
-    alarms, totals, seen = 0, [], 0
-    for _ in range(80):
-        c = matrix(["gold", "policy"], drawn(0.0))
+    alarms, totals = 0, []
+    for _ in range(400):
+        c = matrix(["gold", "policy"], drawn(0.0, tasks=12))
         assert c is not None
         alarms += sum(c.worse[i][j] for i in range(2) for j in range(2) if i != j)
         totals.append(c.total or 0.0)
-        d = matrix(["gold", "policy"], drawn(-0.5))
-        assert d is not None
-        seen += d.worse[0][1]
-    assert alarms / 160 <= 0.10  # 5 % in each direction, within simulation error
-    assert np.mean(totals) < 0.001
-    assert seen / 80 > 0.95
+    assert 0.02 <= alarms / 800 <= 0.08  # 5 % in each cell; at 1.645 standard errors it is 7 %
+    assert np.mean(totals) < 0.002, "the plain squared negative part of noise is some 0.006 here"
+    found = [matrix(["gold", "policy"], drawn(-0.5)) for _ in range(15)]
+    assert all(c is not None and c.worse[0][1] for c in found)
 
 
 # -- intervals of one number --------------------------------------------------------------------------------------------
