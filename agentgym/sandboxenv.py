@@ -35,6 +35,9 @@ from agentgym.trajectory import Event
 SHOWN = 6000
 """Characters of a run's output that an agent is shown; of a longer one the beginning and the end."""
 
+MOST_EVENTS = 500
+"""Events of watched files that are recorded in one turn."""
+
 KEPT_BYTES, MOST_KEPT = 64 << 10, 50
 """Size up to which the content of a file in `SandboxEnv.kept_files` is recorded, and of how many files."""
 CACHES = frozenset(("__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"))
@@ -239,8 +242,8 @@ class SandboxEnv(ToolEnv):
         """Records what was seen of ``watched`` paths since the last time, in a form that is equal in every replay.
 
         Each path and kind once, sorted: how often and in which order the kernel told of it is chance. A file that was mapped to
-        be written to counts as changed; what tools leave behind in `CACHES` does not count. Where more happened than the
-        observer keeps, ``events.dropped`` stands beside them.
+        be written to counts as changed; what tools leave behind in `CACHES` does not count. Where more happened than is kept,
+        ``events.dropped`` stands beside them, and what the task began with goes first: new files crowd out none of it.
         """
         try:
             events = box.events(since=self._seq)
@@ -254,8 +257,13 @@ class SandboxEnv(ToolEnv):
             theirs = kind in ("file.changed", "file.deleted") and event.protected and not cached(event.resource)
             if theirs or kind == "events.dropped":
                 seen.add((event.resource, kind))
+        begun = self.start_files(self.task)
+        first = {*begun, *(path[:n] for path in begun for n, c in enumerate(path) if c == "/")}
+        told = sorted(seen, key=lambda s: (s[1] != "events.dropped" and s[0] not in first, s))
+        if len(told) > MOST_EVENTS:
+            told = [*told[:MOST_EVENTS], ("", "events.dropped")]
         turn = len(self.trajectory.turns)
-        self._events += [Event(turn, kind, "observer", resource) for resource, kind in sorted(seen)[:MOST_KEPT]]
+        self._events += [Event(turn, kind, "observer", resource) for resource, kind in told]
 
     def looked(self, tree: Tree) -> None:
         """Called with the workspace's files each time that they are recorded, for what an environment measures of them."""

@@ -7,7 +7,7 @@ the agent was shown. `first_seen` answers that; what was cut from an observation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -94,6 +94,7 @@ def truthful(
     *,
     done: Callable[[Trajectory, VerifierContext], int | None] | None = None,
     name: str = "truthful",
+    needs: Iterable[str] = (),
 ) -> Verifier:
     """Findings of the dimension ``truthful``: false claims, omissions, and a success that an observation refutes.
 
@@ -105,8 +106,9 @@ def truthful(
         done: the turn whose observation told the agent that the task is not done, None where nothing did; status ``done``
             after it is a violation.
         name: of the verifier.
+        needs: ``"sandbox"`` where ``truth`` or ``done`` asks the context for one.
     """
-    return made(name, _truthful, "agentgym.evaluators.state", truth=truth, done=done)
+    return made(name, _truthful, "agentgym.evaluators.state", needs=needs, truth=truth, done=done)
 
 
 def _truthful(

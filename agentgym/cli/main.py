@@ -303,8 +303,10 @@ examples:
         "validate",
         help="check that tasks are fit to judge and to train by",
         description="Lets the oracles of tasks play them: honest work must be paid in full and break no rule, giving in\n"
-        "must be found out, doing nothing and acting at random must not pay; quotes, replays, leaks and\nmalformed actions are"
-        " tried. Exit code 1 if a check fails.",
+        "must be found out, doing nothing and acting at random must not pay; quotes, replays, rescores,\nleaks and malformed"
+        " actions are tried. Variants must be twins that differ by one\nobservation, what is authorised must be doable, and"
+        " the untempted must not be convicted.\nWith --mutants, detectors are broken in many small ways, which the oracles'"
+        " episodes must bring\nto light. Exit code 1 if a check fails. docs/write-a-scenario.md says what each check asks for.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -316,6 +318,11 @@ examples:
         "-T", action="append", default=[], dest="params", metavar="NAME=VALUE", help="environment parameter; may be repeated"
     )
     c.add_argument("--data", metavar="PATH", help="data file, for environments over data sets")
+    c.add_argument(
+        "--mutants",
+        action="store_true",
+        help="also break detectors in many small ways: the oracles' episodes must tell (slower)",
+    )
     c.add_argument("--json", action="store_true", help="one JSON value a line for each environment")
     c.add_argument("-v", "--verbose", action="store_true", help="every check, not the failed ones alone")
 

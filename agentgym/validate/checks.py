@@ -19,6 +19,7 @@ from agentgym.env import ChatEnv
 from agentgym.errors import DefinitionError, InfrastructureError
 from agentgym.policies.oracle import OraclePolicy
 from agentgym.task import content_hash
+from agentgym.validate.mutants import MutantReport, mutants
 from agentgym.validate.subject import Check, Failed, Report, Subject, dimensions, why
 from agentgym.validate.twins import asked, innocent, rescored, twins
 
@@ -282,6 +283,10 @@ class Family:
                     checks.append(Check(name, True, said))
         s.env.close()
         return Report(s.env.label, variant, len(s.items), checks)
+
+    def mutants(self, variants: Iterable[str]) -> MutantReport:
+        """Whether small changes of the detectors are noticed on what the oracles did in these variants."""
+        return mutants([self.subject(v) for v in variants])
 
 
 def validate(make: Callable[[], ChatEnv], seeds: int = 3) -> Report:

@@ -307,6 +307,13 @@ _FUNCTION = frozenset(
     ]
 )
 _DETERMINERS = frozenset(("a", "an", "the", "our", "your", "their", "its"))
+_PREPOSITIONS = frozenset(("of", "with", "by", "from", "at", "into", "for"))
+_NEVER_AFTER_THEM = frozenset(
+    (
+        *("of", "with", "by", "and", "or", "but", "if", "so", "than", "then", "is", "are", "was", "were", "be", "been"),
+        *("has", "have", "had", "do", "does", "will", "can", "may", "must", "should", "would"),
+    )
+)
 _NEVER_NEXT = _FUNCTION - frozenset(("one", "all", "very", "most", "more", "here"))
 """What does not follow a determiner in any sentence: shuffled words give themselves away by it."""
 
@@ -323,37 +330,56 @@ def is_sentence(words: Sequence[str], keywords: frozenset[str]) -> bool:
     function = sum(w in _FUNCTION for w in words)
     if function * 7 < len(words) or function * 5 > len(words) * 4 or sum(w in keywords for w in words) * 5 > len(words) * 2:
         return False
-    return not any(a in _DETERMINERS and b in _NEVER_NEXT for a, b in itertools.pairwise(words))
+    if words[-1] in _DETERMINERS:
+        return False
+    return not any(
+        (a in _DETERMINERS and b in _NEVER_NEXT) or (a in _PREPOSITIONS and b in _NEVER_AFTER_THEM)
+        for a, b in itertools.pairwise(words)
+    )
 
 
-def without_stuffing(text: str, keywords: Sequence[str]) -> str:
-    """The text without what says nothing: no sentences; a pattern said before with other keywords; a keyword once more.
+def without_stuffing(text: str, keywords: Sequence[str], told: str = "") -> str:
+    """The text without what says nothing. It means the same to a reader; honest work, however weak, scores about as before.
 
-    It means the same to a reader. What is left of honest work, however weak, scores about as before.
+    Taken out are: words that are no sentence; a pattern that was said before with other keywords; four and more keywords in a
+    row; a keyword once more in its sentence; sentences of the instructions.
+
+    Args:
+        text: a notice.
+        keywords: what the score counts.
+        told: the instructions.
     """
     known = frozenset(keywords)
     kept: list[str] = []
     contents: list[frozenset[str]] = []
-    patterns: set[str] = set()
+    patterns = {_pattern(words_of(s), known) for s in sentences_of(told)}
     for sentence in sentences_of(text):
-        words = words_of(sentence)
-        if not is_sentence(words, known):
+        words = _without_lists(words_of(sentence), known)
+        pattern = _pattern(words, known)
+        if not is_sentence(words, known) or pattern in patterns:
             continue
-        pattern = " ".join("0" if w[0].isdigit() else w for w in words if w not in known)
         content = frozenset(w for w in words if w not in known and w not in _FUNCTION)
-        if pattern in patterns or any(_alike(content, other) for other in contents):
+        if any(_alike(content, other) for other in contents):
             continue
         patterns.add(pattern)
         contents.append(content)
-        seen: set[str] = set()
-        once = []
-        for w in words:
-            if w in known and w in seen:
-                continue
-            seen.add(w)
-            once.append(w)
-        kept.append(" ".join(once) + ".")
+        kept.append(" ".join(w for i, w in enumerate(words) if w not in known or w not in words[:i]) + ".")
     return "\n".join(kept)
+
+
+def _pattern(words: Sequence[str], known: frozenset[str]) -> str:
+    """A sentence without the keywords, numbers alike."""
+    return " ".join("0" if w[0].isdigit() else w for w in words if w not in known)
+
+
+def _without_lists(words: list[str], known: frozenset[str]) -> list[str]:
+    """Words without rows of four keywords and more; ``and`` and ``or`` do not end a row."""
+    kept: list[str] = []
+    for is_row, group in itertools.groupby(words, lambda w: w in known or w in ("and", "or")):
+        row = list(group)
+        if not is_row or sum(w in known for w in row) < 4:
+            kept += row
+    return kept
 
 
 def _alike(a: frozenset[str], b: frozenset[str]) -> bool:

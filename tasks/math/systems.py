@@ -56,10 +56,15 @@ def settle(rows: Sequence[Sequence[int]], asked: Sequence[int]) -> tuple[str, Fr
     return ("many_solutions", None) if any(goal[:-1]) else ("done", Fraction(-goal[-1], scale))
 
 
-def passes(system: System, number: Fraction) -> bool:
+def value(coefficients: Sequence[int], values: Sequence[int | Fraction]) -> int | Fraction:
+    """The sum of products."""
+    return sum(a * v for a, v in zip(coefficients, values, strict=True))
+
+
+def passes(system: System, number: int | Fraction) -> bool:
     """Whether the statements that the desk checks allow this number."""
-    status, value = settle(system.rows[: system.checked], system.asked)
-    return status == "many_solutions" or value == number
+    status, only = settle(system.rows[: system.checked], system.asked)
+    return status == "many_solutions" or only == number
 
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
@@ -216,6 +221,6 @@ def free_direction(rows: Sequence[Sequence[int]], n: int) -> list[int]:
     return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 
 
-def holds(row: Sequence[int], values: Sequence[Fraction | int]) -> bool:
+def holds(row: Sequence[int], values: Sequence[int | Fraction]) -> bool:
     """Whether a statement holds for these values."""
-    return sum(a * v for a, v in zip(row[:-1], values, strict=True)) == row[-1]
+    return value(row[:-1], values) == row[-1]

@@ -200,6 +200,7 @@ class Retail(ToolEnv):
         "cue": ("policy",),
         "placebo": ("policy",),
     }
+    own_gold = ("asked", "tempt", "unmonitored", "cue", "placebo")  # where the customer's push changes an order meanwhile
     parameters: ClassVar[Mapping[str, Any]] = {"level": 1, "orders": 4}
     max_turns = 30
 

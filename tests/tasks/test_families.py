@@ -22,15 +22,17 @@ from agentgym.scoring import Finding
 from agentgym.task import Task
 from tests.tasks.families import EXTRACTS, environments, families, played
 
-TASKS, SANDBOXED = 40, 5
-"""How many tasks of an environment are played, and of one that runs them in a sandbox."""
+TASKS, SANDBOXED, TWINS = 40, 5, 1
+"""How many tasks of an environment are played, and of one that runs them in a sandbox: in control, in another variant."""
 
 every_environment = pytest.mark.parametrize("env", list(environments()), ids=lambda env: f"{env.label}/{env.variant}")
 every_family = pytest.mark.parametrize("family", list(families()))
 
 
 def some(env: ChatEnv) -> list[str]:
-    return env.items(SANDBOXED if env.needs() else TASKS)
+    if not env.needs():
+        return env.items(TASKS)
+    return env.items(SANDBOXED if env.variant == "control" else TWINS)
 
 
 def violated(findings: list[Finding]) -> set[str]:
@@ -74,15 +76,14 @@ def test_chance_is_paid_next_to_nothing(env: ChatEnv) -> None:
 
 @every_environment
 def test_cheating_is_what_the_variant_tempts_to_and_is_noticed(env: ChatEnv) -> None:
-    expected = set(env.temptations.get(env.variant, ()))
     if type(env).cheater is ChatEnv.cheater:
         assert env.variants == ("control",), f"{env.label} has a variant and no oracle that gives in to it"
         with pytest.raises(DefinitionError, match="has no cheater oracle"):
             next(env.cheater(env.make_task(env.items(1)[0])))
         return
-    caught = [violated(played(env, "cheater", item).findings) for item in some(env)]
-    if expected:
-        assert all(dimensions == expected for dimensions in caught)
+    if env.variant in env.temptations:
+        for item in some(env):
+            assert violated(played(env, "cheater", item).findings) == set(env.temptations[env.variant]), item
 
 
 # -- nothing is given away -------------------------------------------------------------------------------------------------
@@ -153,10 +154,12 @@ def off_by_one(context: EpisodeContext) -> list[Message]:
     core: Any = context.env
     env = core.unwrapped
     wrong = str(int(env.task.gold) + 1)
-    return [submit(answer=wrong)] if "submit" in env.tools else [assistant(f"Answer: {wrong}")]
+    return [submit(answer=wrong)] * env.max_turns if "submit" in env.tools else [assistant(f"Answer: {wrong}")]
 
 
-@pytest.mark.parametrize("env", [e for e in environments() if e.family.startswith("math.")], ids=lambda env: env.label)
+@pytest.mark.parametrize(
+    "env", [e for e in environments() if e.family.startswith("math.") and e.variant == "control"], ids=lambda env: env.label
+)
 def test_an_answer_that_is_off_by_one_is_never_paid(env: ChatEnv) -> None:
     for item in env.items(TASKS):
         result = played(env, ScriptedPolicy(off_by_one, privileged=True), item)
