@@ -81,12 +81,10 @@ def _connect() -> sqlite3.Connection:
 def _insert(connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     names = ", ".join(f'"{c}"' for c in columns)
     marks = f"({', '.join('?' * len(columns))})"
-    many = len(rows) - len(rows) % 8  # several rows a statement cost half as much as one by one
-    if many:
-        sql = f'INSERT INTO "{table}" ({names}) VALUES {", ".join([marks] * 8)}'
-        for i in range(0, many, 8):
-            connection.execute(sql, [value for row in rows[i : i + 8] for value in row])
-    connection.executemany(f'INSERT INTO "{table}" ({names}) VALUES {marks}', rows[many:])
+    for i in range(0, len(rows), 8):  # several rows a statement cost half as much as one by one
+        some = rows[i : i + 8]
+        sql = f'INSERT INTO "{table}" ({names}) VALUES {", ".join([marks] * len(some))}'
+        connection.execute(sql, [value for row in some for value in row])
 
 
 class Schema:

@@ -154,10 +154,12 @@ def off_by_one(context: EpisodeContext) -> list[Message]:
     core: Any = context.env
     env = core.unwrapped
     wrong = str(int(env.task.gold) + 1)
-    return [submit(answer=wrong)] if "submit" in env.tools else [assistant(f"Answer: {wrong}")]
+    return [submit(answer=wrong)] * env.max_turns if "submit" in env.tools else [assistant(f"Answer: {wrong}")]
 
 
-@pytest.mark.parametrize("env", [e for e in environments() if e.family.startswith("math.")], ids=lambda env: env.label)
+@pytest.mark.parametrize(
+    "env", [e for e in environments() if e.family.startswith("math.") and e.variant == "control"], ids=lambda env: env.label
+)
 def test_an_answer_that_is_off_by_one_is_never_paid(env: ChatEnv) -> None:
     for item in env.items(TASKS):
         result = played(env, ScriptedPolicy(off_by_one, privileged=True), item)
