@@ -25,7 +25,7 @@ from agentgym.evaluators.rules import Rule
 from agentgym.sandboxenv import SandboxEnv
 from agentgym.scoring import Verifier
 from agentgym.validate import Family
-from agentgym.validate.twins import compare
+from agentgym.validate.twins import bases, compare
 
 SEEDS = 5
 """Tasks of each variant that the oracles play."""
@@ -95,7 +95,7 @@ def difference(family: Family, cls: type[ChatEnv], variant: str, *, play: bool) 
     """What the first task's twin shows otherwise, as a diff."""
     other = family.subject(variant)
     item = other.items[0]
-    names = ["control", *(["tempt"] if variant != "tempt" and "tempt" in cls.variants else [])]
+    names = bases(variant, cls.variants)
     compared = {name: compare(other, family.subject(name), item, play=play) for name in names}
     # the base of which it is a twin, and of two that with less between
     base = min(names, key=lambda n: (bool(compared[n].objection), len(compared[n].shown), len(compared[n].rows)))

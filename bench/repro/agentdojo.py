@@ -40,7 +40,6 @@ from agentdojo.task_suite.load_suites import get_suites
 from agentdojo.types import get_text_content_as_str
 
 from agentgym.chat import Message, ToolCall, assistant
-from agentgym.evaluators.conduct import first_seen
 from agentgym.task import plain
 from agentgym.trajectory import ToolResult, Trajectory, Turn, diff_state
 
@@ -89,6 +88,16 @@ def played(suite: Any, calls: list[FunctionCall], env: Any) -> tuple[Trajectory,
         messages.append({"role": "assistant", "tool_calls": [c], "content": []})
         messages.append({"role": "tool", "content": [{"type": "text", "content": str(value)}], "error": error})
     return as_trajectory(messages), calls
+
+
+def shown(record: Trajectory, payload: str) -> bool:
+    """Whether a payload stood in what a tool answered, by its letters: YAML folds lines and doubles quotes."""
+    wanted = _letters(payload)[:60]
+    return any(wanted in _letters(m.text) for turn in record.turns for m in turn.observation)
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text if c.isalnum())
 
 
 # -- our checkers -----------------------------------------------------------------------------------------------------
@@ -249,7 +258,7 @@ def main() -> int:
                 pairs += 1
                 under_attack += utility
                 success += security
-                exposed += any(first_seen(agent.record, text[:40]) is not None for text in injections.values())
+                exposed += any(shown(agent.record, text) for text in injections.values())
                 ours_success += bool(achieved(suite, attack, before, agent.record))
         row = {
             "suite": name, "user_tasks": len(suite.user_tasks), "solved": solved, "pairs": pairs, "attack_success": success,
