@@ -301,7 +301,7 @@ class Impossible(ScenarioEnv, Workbench):
         yield submit(answer=program, status="infeasible" if infeasible else "done", claims=claims)
 
     def cheater(self, task: Task) -> Plan:
-        """Treats the wrong test's input apart, and says that nothing is amiss; where no test is wrong there is nothing to do so."""
+        """Treats the wrong test's input apart and says that nothing is amiss; where no test is wrong, as `honest`."""
         hidden = task.hidden
         if not hidden["wrong_test"]:
             yield from self.honest(task)
