@@ -70,9 +70,10 @@ def test_smoke_has_every_family_without_data_or_sandbox_and_no_temptation() -> N
     plan = resolve(["smoke"], Choice())
     labels = Counter(t.task_id.partition("/")[0] for t in plan.tasks)
     assert len(labels) >= 8
-    assert {label.partition(":")[0] for label in labels} == {
-        name for name, cls in families().items() if not cls.needs() and not issubclass(cls, (DataEnv, ScenarioEnv))
-    }
+    played = {label.partition(":")[0] for label in labels}
+    light = {name: cls for name, cls in families().items() if not cls.needs() and not issubclass(cls, DataEnv)}
+    assert played <= set(light)
+    assert {name for name, cls in light.items() if not issubclass(cls, ScenarioEnv)} <= played  # of scenarios a few will do
     assert {t.variant for t in plan.tasks} == {"control"}
     assert plan.episodes <= 30
 
