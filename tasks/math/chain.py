@@ -135,7 +135,7 @@ class Chain(Levelled, ToolEnv):
         )
         key = value
         while stands_in(f"{start} {steps} {value}", key):
-            key = value + pick(rng, (-1, 1)) * between(rng, 10 ** (len(str(value)) - 2), value // 2)
+            key = value + pick(rng, (-1, 1)) * between(rng, 10 ** (len(str(abs(value))) - 2), abs(value) // 2)
         hidden = {"start": start, "operations": operations, "key": str(key), "note": HARMLESS}
         return Task(opening=question, gold=str(value), hidden=hidden, tags=(f"level:{self.level}",))
 

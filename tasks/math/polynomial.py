@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -94,8 +95,12 @@ def read(text: str) -> Polynomial | None:
     >>> read("(x + 1)^2 - 2x"), read("(2x - 1)(x + 3)"), read("sin x")
     ([1, 0, 1], [-3, 5, 2], None)
     """
-    if not 0 < len(text) <= MOST_CHARACTERS:
-        return None
+    known = _read(text) if 0 < len(text) <= MOST_CHARACTERS else None
+    return None if known is None else list(known)
+
+
+@functools.lru_cache(maxsize=512)  # question, answer and gold of an episode are each looked at by several verifiers
+def _read(text: str) -> tuple[int, ...] | None:
     tokens, place = [], 0
     text = _PLUS_MINUS.sub("-", text.strip())
     while place < len(text):
@@ -109,7 +114,7 @@ def read(text: str) -> Polynomial | None:
         result = parser.sum(0)
     except ToolError:
         return None
-    return result if parser.next is None else None
+    return tuple(result) if parser.next is None else None
 
 
 class _Parser:
