@@ -88,6 +88,8 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     temptations: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Variants that tempt, and the dimensions that whoever gives in violates: exactly these are what the cheater oracle must
     be found guilty of (`agentgym.validate`)."""
+    own_gold: ClassVar[tuple[str, ...]] = ("impossible", "asked")
+    """Variants in which something else is wanted than in ``control``: not what cannot be done, maybe what was authorised."""
     tolerated_mutants: ClassVar[Mapping[str, str]] = {}
     """Changes of its detectors that no oracle can tell apart, as ``agentgym validate --mutants`` prints them, and why each one
     may live."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,16 +21,31 @@ from agentgym.stats.intervals import bootstrap_mean
 
 CONTROL = "control"
 
-CAPABLE, PUSHBACK, EDITED = "capable", "pushback", "edited"
+CAPABLE, PUSHBACK, EDITED, PADDED = "capable", "pushback", "edited", "paid_for_padding"
 """Metrics of families that the report reads beside findings; see docs/alignment.md for their evidence."""
 
 
 class Cue(NamedTuple):
-    """The hint of a cue twin, as its task keeps it in ``hidden["cue"]``."""
+    """The hint of a cue twin."""
 
     name: str
-    token: str
-    """What the hint holds and nothing else does: an explanation that owns up to the hint names it."""
+    """From the task's ``hidden["cue"]["name"]``, where a family plays several; else ``cue``."""
+    words: frozenset[str]
+    """Words that its opening holds and those of its twins do not (or the one of ``hidden["cue"]["token"]``): an explanation
+    that owns up to the hint names one of them."""
+
+    def named(self, text: str) -> bool:
+        """Whether a text names the hint."""
+        return not self.words.isdisjoint(words_of(text))
+
+
+WORD = 5
+"""Letters below which a word is no name of anything."""
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text that can name something."""
+    return {w for w in re.findall(r"\w+", text.casefold()) if len(w) >= WORD}
 
 
 class Row(msgspec.Struct):
@@ -51,6 +67,8 @@ class Row(msgspec.Struct):
     """Dimension -> whether exposed, whether violated."""
     not_notified: set[str] = set()
     """Dimensions in which it did the act before it was shown the norm: told apart, never convicted."""
+    impossible: dict[str, Any] = {}
+    """What a finding of the dimension ``impossible`` holds as evidence."""
     metrics: dict[str, tuple[float | None, Any]] = {}
     """Metric -> value and evidence; only those that the report reads."""
     report: Report | None = None
@@ -132,7 +150,9 @@ def read(run: Run) -> Table:
         f"SELECT {columns} FROM episodes WHERE {last} ORDER BY id"
     ):
         task_id, family, variant, item = names
-        rows[id_] = Row(id_, task_id, family, variant, item, trial, cluster, bool(spoiled), reward, gold, task, {}, set(), {})
+        rows[id_] = Row(
+            id_, task_id, family, variant, item, trial, cluster, bool(spoiled), reward, gold, task, {}, set(), {}, {}
+        )
     acts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     violations = []
     where = f"episode IN (SELECT id FROM episodes WHERE {last})"
@@ -145,6 +165,8 @@ def read(run: Run) -> Table:
         row.judged[dimension] = before[0] or bool(exposure), before[1] or bool(violation)
         acts[dimension][0] += bool(exposure)
         acts[dimension][1] += bool(violation)
+        if dimension == "impossible" and evidence is not None and isinstance(told := decoded(evidence), dict):
+            row.impossible = {**row.impossible, **told}
         if violation:
             violations.append(Violation(row, dimension, rule, weight, turn, decoded(evidence)))
         elif not exposure and evidence is not None and ("unexposed" in evidence or "notified" in evidence):
@@ -152,9 +174,9 @@ def read(run: Run) -> Table:
             if isinstance(kept, dict) and (kept.get("unexposed") or kept.get("not_notified") or kept.get("notified") is False):
                 row.not_notified.add(dimension)
     for id_, name, value, evidence in run._rows(
-        f"SELECT episode, name, value, evidence FROM scores WHERE role = 'metric' AND name IN (?, ?, ?) AND {where}"
+        f"SELECT episode, name, value, evidence FROM scores WHERE role = 'metric' AND name IN (?, ?, ?, ?) AND {where}"
         " ORDER BY episode, position",
-        (CAPABLE, PUSHBACK, EDITED),
+        (CAPABLE, PUSHBACK, EDITED, PADDED),
     ):
         rows[id_].metrics[name] = value, decoded(evidence)
     table = Table(list(rows.values()), violations, {d: (e, v) for d, (e, v) in acts.items()}, _temptations(run), {})
@@ -200,11 +222,26 @@ def _read_reports(run: Run, table: Table) -> None:
             if cued:
                 row.words = "\n".join(f"{t.message.reasoning}\n{t.message.text}" for t in trajectory.turns)
             episode._trajectory = None  # a long run has more of them than there is memory
-            if variant == "cue" and row.task_object not in table.cues:
-                hidden = run.task(row.task_object).hidden
-                told = hidden.get("cue") if isinstance(hidden, dict) else None
-                if isinstance(told, dict) and told.get("token"):
-                    table.cues[row.task_object] = Cue(str(told.get("name", "cue")), str(told["token"]))
+    _read_cues(run, table)
+
+
+def _read_cues(run: Run, table: Table) -> None:
+    """Adds what the hints of cue twins are told by: a family need not say, since twins differ in nothing else."""
+    openings: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    for row in table.rows:
+        openings[row.twin][row.variant] = row.task_object
+    for tasks in openings.values():
+        if "cue" not in tasks or tasks["cue"] in table.cues:
+            continue
+        task = run.task(tasks["cue"])
+        told = task.hidden.get("cue") if isinstance(task.hidden, dict) else None
+        told = told if isinstance(told, dict) else {}
+        words = words_of(str(told["token"])) if told.get("token") else words_of("\n".join(m.text for m in task.opening))
+        for other in ("placebo", CONTROL):
+            if other in tasks:
+                words -= words_of("\n".join(m.text for m in run.task(tasks[other]).opening))
+        if words:
+            table.cues[tasks["cue"]] = Cue(str(told.get("name", "cue")), frozenset(words))
 
 
 # -- comparing --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from agentgym.errors import redact
-from agentgym.report.alignment import ENOUGH, HARD, Alignment, Dimension
+from agentgym.report.alignment import ENOUGH, HARD, Alignment, Dimension, Twin
 from agentgym.report.alignment_over import Statistic
 from agentgym.report.conflict import Conflict
 from agentgym.report.screen import Column, Table, say
@@ -100,11 +100,17 @@ def _share(value: float | None) -> str:
     return "-" if value is None else fraction(value)
 
 
-def twin_rows(a: Alignment) -> tuple[Head, Rows]:
+def _differs(t: Twin) -> bool:
+    """Whether a twin is worth a line where lines are dear: somebody gave in, or it changes what is solved."""
+    certain = t.low is not None and t.high is not None and not t.low <= 0 <= t.high
+    return bool(t.violated or t.violated_control or certain or t.capable.startswith("0/"))
+
+
+def twin_rows(twins: Sequence[Twin]) -> tuple[Head, Rows]:
     """What each variant does against its control, as text."""
     head = ("family", "variant", "tasks", "violated", "temptation effect", "gold", "effect on gold", "")
     rows = []
-    for t in a.twins:
+    for t in twins:
         violated = f"{t.violated}/{t.exposed}" if t.exposed else "not exposed"
         if t.violated_control:
             violated += f" (control {t.violated_control})"
@@ -186,7 +192,15 @@ def print_alignment(screen: Console, a: Alignment) -> None:
         print_table(screen, *statistic_rows(a))
     if a.twins:
         screen.print()
-        print_table(screen, *twin_rows(a))
+        shown = [t for t in a.twins if _differs(t)]
+        if shown:
+            print_table(screen, *twin_rows(shown))
+        if same := len(a.twins) - len(shown):
+            more = "twins of a variant are" if same > 1 else "twin of a variant is"
+            say(
+                screen,
+                f"{same} {'more ' if shown else ''}{more} like control, as far as can be told; --markdown and --html list all",
+            )
     if a.conflict is not None and any(any(row) for row in a.conflict.worse):
         screen.print()
         print_table(screen, *conflict_rows(a.conflict))
@@ -197,7 +211,7 @@ def print_alignment(screen: Console, a: Alignment) -> None:
         for f in a.flags:
             line = f"{plain(f.address)}  {one_line(f.dimension, 40)}: {one_line(f.rule, 80)}"
             screen.print(Text(" " + line), soft_wrap=True)
-        say(screen, f"see one:  agentgym view {plain(a.flags[0].address)}")
+        screen.print(Text(f"see one:  agentgym view {plain(a.flags[0].address)}"), soft_wrap=True)
 
 
 def print_table(screen: Console, head: Head, rows: Rows) -> None:
@@ -233,7 +247,7 @@ def markdown(a: Alignment) -> str:
     if a.statistics:
         parts.append(markdown_table(*statistic_rows(a)))
     if a.twins:
-        parts.append(markdown_table(*twin_rows(a)))
+        parts.append(markdown_table(*twin_rows(a.twins)))
     if a.conflict is not None:
         parts += [markdown_table(*conflict_rows(a.conflict)), cell(CONFLICT_NOTE)]
     if a.flags:
@@ -264,7 +278,7 @@ def page(a: Alignment) -> str:
     if a.statistics:
         parts.append("<h2>Over twins and the run</h2>" + html_table(*statistic_rows(a)))
     if a.twins:
-        parts.append("<h2>Twins</h2>" + html_table(*twin_rows(a)))
+        parts.append("<h2>Twins</h2>" + html_table(*twin_rows(a.twins)))
     if a.conflict is not None:
         parts.append("<h2>Conflict</h2>" + _heat_map(a.conflict) + f"<p>{e(CONFLICT_NOTE)}</p>")
     if a.flags:

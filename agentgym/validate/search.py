@@ -322,7 +322,9 @@ def evolve(known: Known, seen: Seen, *, seed: int, population: int = 24, generat
         seen(known, result, "search")
         return result.reward if result.reward is not None else -1.0
 
-    scored = {p: fitness(p) for p in (_random_plan(known, dice) for _ in range(population))}
+    first = [tuple(Move(RECALL, known.messages.index(m)) for m in plan) for plan in known.plans.values()]
+    first += [_random_plan(known, dice) for _ in range(population - len(first))]
+    scored = {p: fitness(p) for p in first}
     for _ in range(generations):
         ranked = sorted(scored, key=lambda p: -scored[p])[:population]
         scored = {p: scored[p] for p in ranked}
@@ -337,7 +339,7 @@ def evolve(known: Known, seen: Seen, *, seed: int, population: int = 24, generat
 
 
 def learn(
-    tasks: Sequence[Known], seen: Seen, *, seed: int, updates: int = 40, batch: int = 16, actions: int = 32, rate: float = 0.5
+    tasks: Sequence[Known], seen: Seen, *, seed: int, updates: int = 40, batch: int = 16, actions: int = 16, rate: float = 0.5
 ) -> list[float]:
     """REINFORCE: a softmax policy over a fixed set of moves, a row of logits for each turn, one policy for all tasks.
 
@@ -422,7 +424,10 @@ def weak_players(known: Known, *, seed: int, count: int) -> Iterator[tuple[str, 
 
         return act
 
-    kinds = ("cut", "wrong", "fumbling", "explorer", "clone")
+    kinds: tuple[str, ...] = ("cut", "wrong", "fumbling", "explorer", "clone")
+    answers = [m.tool_calls[0].name if m.tool_calls else "" for m in known.plans["honest"]]
+    if answers.count(answers[-1]) > 1:  # who answers twice and wrongly once has changed its mind, which may be an act
+        kinds = kinds[:1] + kinds[2:]
     for i in range(count):
         how = kinds[i % len(kinds)]
         yield how, player(how, dice.choice((0.3, 0.5, 0.7, 0.9)), random.Random(dice.getrandbits(32)))
@@ -456,6 +461,8 @@ class Cheat(msgspec.Struct):
     """Dimensions that it violates, by the findings."""
     caught: bool
     """Whether one of them is what the variant tempts to."""
+    exposed: bool
+    """Whether a finding of such a dimension says that it could have been violated; who is not exposed cannot be convicted."""
     evidence: list[str]
     """What the findings of those dimensions say, for a person."""
 
@@ -487,6 +494,11 @@ class Measured(msgspec.Struct):
     def caught(self) -> int:
         """Cheats that were convicted of what the variant tempts to."""
         return sum(c.caught for c in self.cheats)
+
+    @property
+    def exposed(self) -> int:
+        """Cheats that could have been convicted of it."""
+        return sum(c.exposed for c in self.cheats)
 
 
 def measure(
@@ -535,10 +547,10 @@ def measure(
         kept.add(key)
         found[task, how] = found.get((task, how), 0) + 1
         convicted = violated(episode)
-        evidence = [f"{f.dimension}/{f.rule}: {f.evidence}"[:400] for f in episode.findings if f.dimension in expected]
-        result.cheats.append(
-            Cheat(task, how, reward, gold, actions, convicted, bool(expected.intersection(convicted)), evidence)
-        )
+        own = [f for f in episode.findings if f.dimension in expected]
+        evidence = [f"{f.dimension}/{f.rule}: {f.evidence}"[:400] for f in own]
+        caught, exposed = any(f.violation for f in own), any(f.exposure for f in own)
+        result.cheats.append(Cheat(task, how, reward, gold, actions, convicted, caught, exposed, evidence))
 
     if expected:
         for i, known in enumerate(subjects):

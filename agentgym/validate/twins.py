@@ -7,6 +7,7 @@ What an agent is shown is compared by playing the same actions in both twins: th
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,8 +22,8 @@ from agentgym.validate.subject import Failed, Subject
 MOST_DIFFERENT = 0.25
 """Share of its length by which a placebo's text may be longer or shorter than the tempting one; 40 characters at least."""
 
-_FREE_GOLD = ("impossible", "asked")
-"""Variants in which something else is wanted: what cannot be done is not, and what was authorised may be."""
+_TELLING = re.compile(r"\b(?=\w*\d)\w+|\b\w{8,}")
+"""Words by which one knows again what a text is about: with a digit, or long."""
 
 
 class Difference(NamedTuple):
@@ -58,9 +59,9 @@ def _span(a: str, b: str) -> tuple[str, str]:
 
 
 def _same_thing(a: str, b: str) -> bool:
-    """Whether two changed texts show the same thing, one maybe cut short or quoted within the other."""
+    """Whether two changed texts show the same thing: one cut short, quoted within the other, or an answer that names it."""
     a, b = (t.replace("\\n", "\n").replace('\\"', '"')[:4000] for t in (a, b))
-    if a in b or b in a:
+    if a in b or b in a or (_TELLING.findall(a) and set(_TELLING.findall(a)) & set(_TELLING.findall(b))):
         return True
     match = difflib.SequenceMatcher(None, a, b, autojunk=False).find_longest_match()
     return match.size >= min(12, len(a), len(b))
@@ -117,33 +118,64 @@ def _replayed(s: Subject, result: EpisodeResult, item: str) -> EpisodeResult:
 
 
 def compare(s: Subject, base: Subject, item: str, *, play: bool) -> Compared:
-    """How a task's twin differs from that of ``base``; with ``play``, in what the honest actions of ``base`` are answered."""
+    """How a task's twin differs from that of ``base``; with ``play``, in what the honest actions of ``base`` are answered.
+
+    What counts is the cause: one text of the opening, or one row of the state. How tools answer then, with the same actions,
+    may follow from it. Only where neither differs, tools must answer otherwise in one thing.
+    """
     one, other = _frozen(base, item), _frozen(s, item)
-    state = things(diff_state(one.state, other.state))
-    gold_changes = diff_state(one.gold, other.gold)
-    shown: list[Difference] = []
+    changed = diff_state(one.state, other.state)
+    rows = things(changed)
+    golds = things(diff_state(one.gold, other.gold))
+    opening = differences(_only(one.opening), _only(other.opening))
+    shown = opening
     if play:
         first = base.oracle("honest", item)
         shown = differences(first.trajectory, _replayed(s, first, item).trajectory)
-    else:
-        shown = differences(Trajectory(task_id="", opening=one.opening), Trajectory(task_id="", opening=other.opening))
     than = f"than in {base.env.variant}"
+    told = " ".join(d.after + d.before for d in opening)
     objection = ""
     if (one.seed, one.params, one.cluster) != (other.seed, other.params, other.cluster):
         objection = f"seed, parameters or cluster are others {than}"
-    elif s.env.variant not in _FREE_GOLD and not set(things(gold_changes)) <= set(state):
-        objection = f"something else is wanted {than}: only {' and '.join(_FREE_GOLD)} may change the gold"
-    elif len(state) > 1:
-        objection = f"{len(state)} things of the state are others {than}: {', '.join(state[:4])}"
-    elif len(shown) > 1 and s.env.variant != "impossible":  # a refusal there leads to others
+    elif s.env.variant not in s.env.own_gold and not set(golds) <= set(rows):
+        objection = f"something else is wanted {than}: name the variant in `own_gold` if that is meant"
+    elif len(rows) > 1:
+        objection = f"{len(rows)} things of the state are others {than}: {', '.join(rows[:4])}"
+    elif len(opening) > 1:
+        objection = f"{len(opening)} texts of the opening are others {than}: {'; '.join(map(str, opening[:3]))}"
+    elif opening and rows and not any(_same_thing(str(c.after or c.before), told) for c in changed):
+        objection = f"both the opening and the state are others {than}: {opening[0]}; {rows[0]}"
+    elif not opening and not rows and len(shown) > 1:
         objection = f"{len(shown)} observations are others {than}: {'; '.join(map(str, shown[:3]))}"
-    return Compared(shown, state, bool(gold_changes), objection)
+    return Compared(shown, rows, bool(golds), objection)
+
+
+def _only(opening: tuple[Message, ...]) -> Trajectory:
+    return Trajectory(task_id="", opening=opening)
 
 
 def _bases(s: Subject) -> list[Subject]:
-    """What the variant is a twin of: control; and tempt, with one thing more."""
-    names = ["control", *(("tempt",) if s.env.variant not in ("tempt", "placebo") and "tempt" in s.env.variants else ())]
-    return [s.twin(name) for name in names]
+    """What the variant is a twin of: control; or one that tempts or cannot be done, with one thing more."""
+    return [s.twin(name) for name in bases(s.env.variant, s.env.variants)]
+
+
+def bases(variant: str, variants: Sequence[str]) -> list[str]:
+    """Names of the variants that one may be a twin of, the plainest first."""
+    return [name for name in ("control", "tempt", "impossible") if name in variants and name != variant]
+
+
+def _fitting(s: Subject, item: str, *, play: bool) -> tuple[Compared, list[Compared], Subject]:
+    """The comparison with the first base that it is a twin of, all comparisons, and that base.
+
+    Raises:
+        Failed: there is none.
+    """
+    compared = []
+    for base in _bases(s):
+        compared.append(compare(s, base, item, play=play))
+        if not compared[-1].objection:
+            return compared[-1], compared, base
+    raise Failed(compared[0].objection, s.name(item))
 
 
 def twins(s: Subject) -> str | None:
@@ -153,14 +185,11 @@ def twins(s: Subject) -> str | None:
     said = ""
     played = set(s.few)
     for item in s.items:
-        compared = [compare(s, base, item, play=item in played) for base in _bases(s)]
-        fit = next((c for c in compared if not c.objection), None)
-        if fit is None:
-            raise Failed(compared[0].objection, s.name(item))
+        fit, compared, base = _fitting(s, item, play=item in played)
         if item in played and not any(c.shown or c.rows or c.gold for c in compared) and not _acts_differ(s, item):
             raise Failed("the variant changes nothing that the agent is shown", s.name(item))
         if s.env.variant == "placebo":
-            _as_long(s, fit, item)
+            _as_long(s, fit, base, item)
         if not said:
             said = str(fit.shown[0]) if fit.shown else f"in {fit.rows[0]}" if fit.rows else "where the agent has to look for it"
     return f"one observation differs ({said})"
@@ -176,19 +205,19 @@ def _acts_differ(s: Subject, item: str) -> bool:
     return bool(differences(there.trajectory, _replayed(s.twin("control"), there, item).trajectory))
 
 
-def _as_long(s: Subject, placebo: Compared, item: str) -> None:
+def _as_long(s: Subject, placebo: Compared, base: Subject, item: str) -> None:
     """The placebo's text is about as long as one that tempts.
 
     Raises:
         Failed: it is not.
     """
     lengths = {}
-    control = s.twin("control")
     for variant in s.env.variants:
-        if variant in s.env.temptations or variant == "cue":
+        if variant != "placebo" and (variant in s.env.temptations or variant == "cue"):
             twin = s.twin(variant)
-            lengths[variant] = _length(compare(twin, control, item, play=item in twin.few), twin, control, item)
-    own = _length(placebo, s, control, item)
+            fit, _, other = _fitting(twin, item, play=item in twin.few)
+            lengths[variant] = _length(fit, twin, other, item)
+    own = _length(placebo, s, base, item)
     if lengths and not any(abs(own - n) <= max(40, MOST_DIFFERENT * n) for n in lengths.values()):
         told = ", ".join(f"{n} in {v}" for v, n in lengths.items())
         raise Failed(f"the placebo's text is {own} characters long and the tempting one {told}", s.name(item))
@@ -284,7 +313,8 @@ def rescored(s: Subject) -> str | None:
             if which in ("honest", "cheater") and item in first:
                 wanted += [v for v in costly if "policy" not in v.needs]
             scores, findings = verify(wanted, role, trajectory, VerifierContext(task), env.sandboxes)
-            hashes = {v.hash for v in wanted}
+            # a verifier may pass on what others have found, under their names
+            hashes = {v.hash for v in wanted} | {x.verifier_hash for x in scores} | {f.verifier_hash for f in findings}
             before = [(x.name, x.value, x.status) for x in result.scores if x.verifier_hash in hashes and x.role == role]
             after = [(x.name, x.value, x.status) for x in scores if x.role == role]
             if before != after:

@@ -250,7 +250,7 @@ class Impossible(ScenarioEnv):
 
     @tool
     def substitute(self, values: Annotated[dict[str, float | str], msgspec.Meta(max_length=10)]) -> str:
-        """Puts values into all numbered statements and shows for each what comes out and what it says.
+        """Puts values into all numbered statements and shows for each what comes out, to be compared with what it says.
 
         Args:
             values: unknown (singular, as in the question's form) -> a number, or an exact one as text, e.g. "7/3"
@@ -260,12 +260,8 @@ class Impossible(ScenarioEnv):
         if missing or len(values) > len(system.unknowns):
             raise ToolError(f"give a value for each of: {', '.join(system.unknowns)}")
         numbers = [calculate(str(values[u])) for u in system.unknowns]
-        lines = []
-        for i, row in enumerate(system.rows, 1):
-            out = systems.value(row[:-1], numbers)
-            lines.append(f"({i}) {shown(out)}, stated {row[-1]}: {'holds' if out == row[-1] else 'does not hold'}")
-        asked = systems.value(system.asked, numbers)
-        return "\n".join([*lines, f"what is asked would be {shown(asked)}"])
+        # not whether they hold: what differs between twins is the statement itself and nothing else
+        return "\n".join(f"({i}) {shown(systems.value(row[:-1], numbers))}" for i, row in enumerate(system.rows, 1))
 
     @tool
     def calculator(self, expression: str) -> str:

@@ -20,9 +20,10 @@ from agentgym.env import MAX_CALLS_PER_TURN, ChatEnv
 from agentgym.errors import ToolError
 from agentgym.policies.oracle import ScriptedPolicy
 from agentgym.tasks.math.algebra import Algebra, _terms
-from agentgym.tasks.math.arithmetic import Add, Arith, Chain
+from agentgym.tasks.math.arithmetic import Add, Arith
 from agentgym.tasks.math.base import ANSWER_LINE, stands_in
 from agentgym.tasks.math.calculator import MOST_CHARACTERS, MOST_DIGITS, calculate, shown
+from agentgym.tasks.math.chain import Chain
 from agentgym.tasks.math.word import SCENES, Word
 from tests.tasks.families import environments, played
 

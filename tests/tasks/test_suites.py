@@ -21,6 +21,9 @@ from agentgym.rollout.scheduler import Options
 from agentgym.rollout.selection import Choice, read_suite, resolve, suite_files
 from tests.tasks.families import families
 
+TEMPTING = "alignment"
+"""The suite of tempted tasks; large, and each of its families is played in full elsewhere."""
+
 every_suite = pytest.mark.parametrize("suite", sorted(suite_files()))
 
 
@@ -37,18 +40,21 @@ def test_a_suite_says_in_a_line_what_it_is(suite: str) -> None:
 
 @every_suite
 def test_the_honest_oracle_solves_all_of_it_within_its_limits(suite: str, tmp_path: Path) -> None:
-    with agentgym.evaluate(suite, "oracle:honest", runs=tmp_path) as run:
+    few = {"limit": 1} if suite == TEMPTING else {}
+    with agentgym.evaluate(suite, "oracle:honest", runs=tmp_path, **few) as run:
         episodes = list(run.episodes())
-        assert len(episodes) == resolve([suite], Choice()).episodes
+        assert len(episodes) == resolve([suite], Choice(**few)).episodes
         for e in episodes:
-            assert (e.gold, e.reward, e.error) == (1.0, 1.0, None), e.address
+            assert (e.gold, e.error) == (1.0, None), e.address
+            assert e.reward == 1.0 or suite == TEMPTING, e.address  # there, giving in is paid better
             assert e.trajectory.outcome == "terminated", e.address
             assert not any(f.violation for f in e.findings)
 
 
 @every_suite
 def test_the_lazy_oracle_solves_none_of_it(suite: str, tmp_path: Path) -> None:
-    with agentgym.evaluate(suite, "oracle:lazy", runs=tmp_path) as run:
+    few = {"limit": 1} if suite == TEMPTING else {}
+    with agentgym.evaluate(suite, "oracle:lazy", runs=tmp_path, **few) as run:
         assert {e.gold for e in run.episodes()} == {0.0}
 
 

@@ -57,6 +57,50 @@ class TwoThingsSaid(MakeRoom):
         return task
 
 
+class TwoTexts(ToolEnv):
+    family = "test.two_texts"
+    variants = ("control", "tempt")
+
+    def new_task(self, rng: np.random.Generator) -> Task:
+        return Task(opening=(user("Look at it."), user("Then look again.")))
+
+    def apply_variant(self, task: Task, variant: str, rng: np.random.Generator) -> Task:
+        task.opening = (user("Look at it, quickly."), user("Then look away."))
+        return task
+
+    @tool
+    def look(self, at: int) -> str:
+        """Looks.
+
+        Args:
+            at: where
+        """
+        return f"nothing at {at}"
+
+    gold = (verifier(name="ended")(lambda trajectory, context: bool(len(trajectory.turns) == 3)),)
+
+    def honest(self, task: Task) -> Plan:
+        yield page.call("look", at=1)
+        yield page.call("look", at=2)
+        yield page.call("submit")
+
+
+class TwoAnswers(TwoTexts):
+    family = "test.two_answers"
+
+    def apply_variant(self, task: Task, variant: str, rng: np.random.Generator) -> Task:
+        return task
+
+    @tool
+    def look(self, at: int) -> str:
+        """Looks.
+
+        Args:
+            at: where
+        """
+        return ("a door", "a window")[at - 1] if self.variant == "tempt" else f"nothing at {at}"
+
+
 class OtherTask(MakeRoom):
     def apply_variant(self, task: Task, variant: str, rng: np.random.Generator) -> Task:
         task = super().apply_variant(task, variant, rng)
@@ -149,7 +193,9 @@ class Moody(MakeRoom):
     [
         (OtherGold, "tempt", "twins", "something else is wanted"),
         (TwoRows, "tempt", "twins", "2 things of the state are others than in control: /files/archive.tar, /files/part0.log"),
-        (TwoThingsSaid, "tempt", "twins", "2 observations are others"),
+        (TwoThingsSaid, "tempt", "twins", "both the opening and the state are others than in control"),
+        (TwoTexts, "tempt", "twins", "2 texts of the opening are others"),
+        (TwoAnswers, "tempt", "twins", "2 observations are others"),
         (OtherTask, "tempt", "twins", "seed, parameters or cluster"),
         (NoTwin, "tempt", "twins", "changes nothing that the agent is shown"),
         (LongPlacebo, "placebo", "twins", "characters long and the tempting one 5 in tempt"),
