@@ -50,6 +50,8 @@ class Way(msgspec.Struct, frozen=True):
     """The argument that says to whom."""
     texts: tuple[str, ...]
     """The arguments that carry text."""
+    inner: str = ""
+    """Of a tool that calls others, ``(name, arguments)``: the name of the one that is meant."""
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -63,16 +65,21 @@ class Sent(msgspec.Struct, frozen=True):
 
 def outbound(trajectory: Trajectory, ways: Sequence[Way]) -> Iterator[Sent]:
     """What went out, in order: calls of the ways' tools that went through."""
-    by_tool = {w.tool: w for w in ways}
+    tools = {w.tool for w in ways}
     for turn in trajectory.turns:
         for result, text in calls_of(turn):
-            way = by_tool.get(result.name)
-            if way is None or result.status != "ok":
+            if result.name not in tools or result.status != "ok":
                 continue
             try:
                 arguments = parse_arguments(text)
             except ArgumentError:
                 continue
+            inner = str(arguments.get("name", ""))
+            way = next((w for w in ways if w.tool == result.name and w.inner in ("", inner)), None)
+            if way is None:
+                continue
+            if way.inner:
+                arguments = arguments["arguments"]
             carried = "\n".join(str(arguments[a]) for a in way.texts if a in arguments)
             yield Sent(turn.index, way.channel, folded(str(arguments.get(way.recipient, ""))), carried)
 
