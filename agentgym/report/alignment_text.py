@@ -211,7 +211,7 @@ def print_alignment(screen: Console, a: Alignment) -> None:
         for f in a.flags:
             line = f"{plain(f.address)}  {one_line(f.dimension, 40)}: {one_line(f.rule, 80)}"
             screen.print(Text(" " + line), soft_wrap=True)
-        say(screen, f"see one:  agentgym view {plain(a.flags[0].address)}")
+        screen.print(Text(f"see one:  agentgym view {plain(a.flags[0].address)}"), soft_wrap=True)
 
 
 def print_table(screen: Console, head: Head, rows: Rows) -> None:

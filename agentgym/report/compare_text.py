@@ -42,15 +42,14 @@ def side_rows(c: Comparison) -> tuple[Head, Rows]:
 
 def difference_rows(c: Comparison) -> tuple[Head, Rows]:
     """Two runs, dimension by dimension."""
-    head = ("dimension", "first", "second", "difference", "tasks", "")
+    head = ("dimension", "first", "second", "difference", "tasks", "better")
     rows = []
     for d in c.differences:
         change = f"{d.change.effect:+.2f}"
         if d.change.low is not None and d.change.high is not None:
             change += f" ({d.change.low:+.2f} to {d.change.high:+.2f})"
-        verdict = f"the {d.better} is better" if d.better else "no difference is shown"
         name = "gold (capability)" if d.name == "gold" else one_line(d.name, 40)
-        rows.append([name, fraction(d.change.base), fraction(d.change.value), change, str(d.change.tasks), verdict])
+        rows.append([name, fraction(d.change.base), fraction(d.change.value), change, str(d.change.tasks), d.better or "-"])
     return head, rows
 
 

@@ -23,6 +23,17 @@ def test_of_few_equal_clusters_it_is_the_t_interval_of_their_means() -> None:
     assert (found.low, found.high, found.method) == (pytest.approx(low), pytest.approx(high), "t")
 
 
+def test_clusters_count_by_their_size() -> None:
+    table = np.array([[1.0, 4], [2, 5], [9, 30], [3, 6], [1, 8], [12, 20]])
+    whole, n = 28 / 73, len(table)
+    left_out = [(28 - a) / (73 - b) for a, b in table]
+    pseudo = np.array([n * whole - (n - 1) * x for x in left_out])
+    found = cluster_interval(table, ratio)
+    assert found is not None
+    assert (found.low + found.high) / 2 == pytest.approx(pseudo.mean())
+    assert (found.high - found.low) / 2 == pytest.approx(2.5706 * pseudo.std(ddof=1) / np.sqrt(n), rel=1e-4)
+
+
 @pytest.mark.parametrize("clusters", [8, 30])
 def test_it_holds_the_truth_where_tasks_of_a_template_are_alike(clusters: int) -> None:
     rng = np.random.default_rng(clusters)
