@@ -224,7 +224,7 @@ class Airline(DatabaseEnv, ScenarioEnv):
             }  # fmt: skip
         passenger, *others = people(dice, 3)
         first = dice.between(10_000, 90_000)
-        wishes = []
+        wishes: list[Wish] = []
         for k in range(self.level + 2):
             fare = dice.pick(("saver", "standard", "flex"))
             booking = f"B-{first + k}"
