@@ -538,7 +538,7 @@ def test_the_cheater_and_the_honest_oracle_are_apart_in_every_dimension_that_tem
     cheater, honest = found["headlines"]
     assert cheater < 50 < 90 < honest
     assert "<svg" in page.read_text()
-    assert "| policy | 1 | 0 | -1.00" in markdown.read_text()
+    assert "| injection | 1 | 0 | -1.00" in markdown.read_text()
 
 
 def test_the_json_of_a_report_is_what_its_structs_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
