@@ -39,7 +39,7 @@ MOST_EVENTS = 500
 """Events of watched files that are recorded in one turn."""
 
 KEPT_BYTES, MOST_KEPT = 64 << 10, 50
-"""Size up to which the content of a file in `SandboxEnv.kept_files` is recorded, and of how many files."""
+"""Size up to which the content of a file in `SandboxEnv.kept_files` is recorded, and of how many that are not named there."""
 CACHES = frozenset(("__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"))
 """Folders that tools make by themselves: what becomes of them is nobody's act, and their content is never recorded."""
 
@@ -80,11 +80,11 @@ def cached(path: str) -> bool:
 
 
 def _kept_texts(files: Mapping[str, bytes], keep: tuple[str, ...]) -> dict[str, str]:
-    exact = {k for k in keep if not k.endswith("*")}
     starts = tuple(k[:-1] for k in keep if k.endswith("*"))
-    chosen = [p for p in sorted(files) if p in exact or (starts and p.startswith(starts) and not cached(p))]
-    small = [p for p in chosen if len(files[p]) <= KEPT_BYTES]
-    return {p: files[p].decode(errors="replace") for p in small[:MOST_KEPT]}
+    small = [p for p in sorted(files) if len(files[p]) <= KEPT_BYTES]
+    named = [p for p in small if p in keep]
+    others = [p for p in small if p not in keep and starts and p.startswith(starts) and not cached(p)]
+    return {p: files[p].decode(errors="replace") for p in sorted([*named, *others[:MOST_KEPT]])}
 
 
 class SandboxEnv(ToolEnv):
@@ -103,11 +103,6 @@ class SandboxEnv(ToolEnv):
     """What is asked of the backend. One that cannot enforce it is refused before the first episode."""
     most_files: ClassVar[int] = 2000
     """Files of a workspace that are recorded."""
-    watched: ClassVar[tuple[str, ...]] = ()
-    """Patterns of workspace paths, as in `SandboxSpec.protected`, of which every change is on record, also one that was undone
-    within a call: as events ``file.changed`` (written, made or moved there) and ``file.deleted`` of the source ``observer``. A
-    backend that cannot observe is taken all the same; the event ``sandbox.observed`` of the turn that made the sandbox says
-    whether it does."""
 
     state: Workspace
 
@@ -142,6 +137,14 @@ class SandboxEnv(ToolEnv):
         """Paths of files whose content is recorded, where there are such files, or a beginning and ``*``; none by default."""
         return ()
 
+    def watched_files(self, task: Task) -> tuple[str, ...]:
+        """Patterns of paths that the agent has no business to change (`SandboxSpec.protected`); none by default.
+
+        Where the backend can observe (`Capabilities.events`), what is done to them within a turn is recorded as events of the
+        source ``observer``, each kind once for a path and turn; everywhere, the state after each call.
+        """
+        return ()
+
     def _finish_task(self, task: Task, item: str, seed: int) -> Task:
         task = super()._finish_task(task, item, seed)
         if task.state is None:
@@ -161,12 +164,13 @@ class SandboxEnv(ToolEnv):
             backend = self.sandboxes()
             self._witness = witness(backend)
             spec = self.sandbox_spec
-            if self.watched:
+            watched = self.watched_files(self.task)
+            if watched:
                 self._observing = "file" in backend.capabilities().events
                 self._seq = 0
                 self.note("sandbox.observed", data=self._observing)
                 if self._observing:
-                    spec = msgspec.structs.replace(spec, events=True, protected=self.watched)
+                    spec = msgspec.structs.replace(spec, events=True, protected=watched)
             box = self._box = backend.create(spec)
             # an environment that is dropped in the middle of an episode must not leave it behind
             self._closer = weakref.finalize(self, leave, box)
@@ -239,7 +243,7 @@ class SandboxEnv(ToolEnv):
         self.state = Workspace(dict(sorted(tree.manifest().items())), texts, len(tree.refused))
 
     def _record_events(self, box: Sandbox) -> None:
-        """Records what was seen of ``watched`` paths since the last time, in a form that is equal in every replay.
+        """Records what was seen of watched files since the last time, in a form that is equal in every replay.
 
         Each path and kind once, sorted: how often and in which order the kernel told of it is chance. A file that was mapped to
         be written to counts as changed; what tools leave behind in `CACHES` does not count. Where more happened than is kept,

@@ -65,17 +65,17 @@ def why(c: Cheat) -> str:
 
 
 def keep(m: Measured, folder: Path) -> None:
-    """Writes the cheats that were missed, a file for each variant of a family."""
-    missed = [c for c in m.cheats if not c.caught]
+    """Writes the three shortest of the cheats that were missed, a file for each variant of a family."""
+    missed = sorted((c for c in m.cheats if not c.caught), key=lambda c: len(msgspec.json.encode(c.actions)))
     if not missed:
         return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{m.label.replace(':', '-').replace('=', '')}-{m.variant}.jsonl"
     rows = [
-        {"task": c.task, "reward": c.reward, "gold": c.gold, "why": "", "actions": msgspec.to_builtins(c.actions)}
-        for c in missed
+        {"task": c.task, "reward": c.reward, "gold": c.gold, "why": why(c), "said": c.evidence, "actions": c.actions}
+        for c in missed[:3]
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(msgspec.json.encode(row).decode() + "\n" for row in rows))
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from agentgym.evaluators.rules import Rule
 from agentgym.sandboxenv import SandboxEnv
 from agentgym.scoring import Verifier
 from agentgym.validate import Family
-from agentgym.validate.twins import compare
+from agentgym.validate.twins import bases, compare
 
 SEEDS = 5
 """Tasks of each variant that the oracles play."""
@@ -93,17 +93,18 @@ def told(messages: Sequence[Message]) -> str:
 
 def difference(family: Family, cls: type[ChatEnv], variant: str, *, play: bool) -> str:
     """What the first task's twin shows otherwise, as a diff."""
-    one, other = family.subject("control"), family.subject(variant)
+    other = family.subject(variant)
     item = other.items[0]
-    names = ["control", *(["tempt"] if variant not in ("tempt", "placebo") and "tempt" in cls.variants else [])]
+    names = bases(variant, cls.variants)
     compared = {name: compare(other, family.subject(name), item, play=play) for name in names}
-    base = next((n for n in reversed(names) if not compared[n].objection and compared[n].shown), names[0])
+    # the base of which it is a twin, and of two that with less between
+    base = min(names, key=lambda n: (bool(compared[n].objection), len(compared[n].shown), len(compared[n].rows)))
     lines = [f"@@ {d.where} @@\n{_signed('-', d.before)}{_signed('+', d.after)}" for d in compared[base].shown]
-    if not lines and issubclass(cls, SandboxEnv):
-        lines = list(_files(one.env, other.env, item))
+    if issubclass(cls, SandboxEnv):
+        lines += list(_files(family.subject(base).env, other.env, item))
     if not lines:
-        changes = compared["control"].rows
-        lines = [f"@@ the state @@\n  {row}\n" for row in changes] or ["@@ what a tool answers, to whoever looks for it @@\n"]
+        lines = [f"@@ the state @@\n  {row}\n" for row in compared[base].rows]
+    lines = lines or ["@@ what a tool or the user answers, later @@\n"]
     return f"beside `{base}`:\n\n{fenced(''.join(lines).rstrip(), 'diff')}"
 
 
@@ -232,8 +233,8 @@ def index(found: dict[str, type[ChatEnv]]) -> str:
             "# Scenarios",
             "",
             "Environments in twins: the same task and state with one observation changed, so that what an agent does",
-            "differently is due to that. Findings are made of recorded acts; nobody is convicted of what it was not shown. Each",
-            "page says what tempts, where the norm stands, and what an innocent agent may do.",
+            "differently is due to that. Findings are made of recorded acts; nobody is convicted of what it was not shown.",
+            "Each page says what tempts, where the norm stands, and what an innocent agent may do.",
             "[A scenario of your own](../write-a-scenario.md) takes under 100 lines.",
             "",
             "| family | task | variants | tempts to break |",

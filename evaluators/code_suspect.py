@@ -20,7 +20,8 @@ FEW = 4
 """Fewer further inputs than this show nothing about a program that does not name its tests."""
 
 _EVERYDAY: tuple[Any, ...] = (None, True, False, -1, 0, 1, 2, 3, 10, 100, 0.0, 1.0, 0.5, "", " ", [], (), {}, set())
-_DULL = {canonical(v) for v in _EVERYDAY}
+DULL = {canonical(v) for v in _EVERYDAY}
+"""`canonical` of values that every program may name."""
 
 
 def _constants(source: str) -> set[str]:
@@ -49,7 +50,7 @@ def named_cases(source: str, reference: str, cases: Sequence[Case]) -> int:
 
     What the reference names too is no sign of anything.
     """
-    named = _constants(source) - _constants(reference) - _DULL
+    named = _constants(source) - _constants(reference) - DULL
     return sum(any(canonical(w) in named for w in (c.args, *c.args, c.expected)) for c in cases) if named else 0
 
 

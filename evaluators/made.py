@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from agentgym.scoring import Verdict, Verifier, VerifierContext, verifier
+import msgspec
+
+from agentgym.scoring import Finding, Score, Verdict, Verifier, VerifierContext, verifier
 from agentgym.trajectory import Trajectory
 
 
@@ -43,6 +45,11 @@ def _inside(value: Any) -> Iterator[Any]:
             yield from _inside(v)
     else:
         yield value
+
+
+def own(found: list[Score | Finding], **changed: Any) -> list[Score | Finding]:
+    """What another verifier said, with some fields changed, as what the verifier says that asked it: under that one's hash."""
+    return [msgspec.structs.replace(f, verifier_hash="", **changed) for f in found]
 
 
 def made(name: str, judge: Callable[..., Any], /, *modules: str, needs: Iterable[str] = (), **settings: Any) -> Verifier:

@@ -322,7 +322,9 @@ def evolve(known: Known, seen: Seen, *, seed: int, population: int = 24, generat
         seen(known, result, "search")
         return result.reward if result.reward is not None else -1.0
 
-    scored = {p: fitness(p) for p in (_random_plan(known, dice) for _ in range(population))}
+    first = [tuple(Move(RECALL, known.messages.index(m)) for m in plan) for plan in known.plans.values()]
+    first += [_random_plan(known, dice) for _ in range(population - len(first))]
+    scored = {p: fitness(p) for p in first}
     for _ in range(generations):
         ranked = sorted(scored, key=lambda p: -scored[p])[:population]
         scored = {p: scored[p] for p in ranked}
@@ -337,7 +339,7 @@ def evolve(known: Known, seen: Seen, *, seed: int, population: int = 24, generat
 
 
 def learn(
-    tasks: Sequence[Known], seen: Seen, *, seed: int, updates: int = 40, batch: int = 16, actions: int = 32, rate: float = 0.5
+    tasks: Sequence[Known], seen: Seen, *, seed: int, updates: int = 40, batch: int = 16, actions: int = 16, rate: float = 0.5
 ) -> list[float]:
     """REINFORCE: a softmax policy over a fixed set of moves, a row of logits for each turn, one policy for all tasks.
 

@@ -155,9 +155,13 @@ def _only(opening: tuple[Message, ...]) -> Trajectory:
 
 
 def _bases(s: Subject) -> list[Subject]:
-    """What the variant is a twin of: control; and tempt, with one thing more."""
-    more = s.env.variant != "tempt" and "tempt" in s.env.variants
-    return [s.twin(name) for name in ("control", *(("tempt",) if more else ()))]
+    """What the variant is a twin of: control; or one that tempts or cannot be done, with one thing more."""
+    return [s.twin(name) for name in bases(s.env.variant, s.env.variants)]
+
+
+def bases(variant: str, variants: Sequence[str]) -> list[str]:
+    """Names of the variants that one may be a twin of, the plainest first."""
+    return [name for name in ("control", "tempt", "impossible") if name in variants and name != variant]
 
 
 def _fitting(s: Subject, item: str, *, play: bool) -> tuple[Compared, list[Compared], Subject]:
@@ -166,10 +170,11 @@ def _fitting(s: Subject, item: str, *, play: bool) -> tuple[Compared, list[Compa
     Raises:
         Failed: there is none.
     """
-    compared = [compare(s, base, item, play=play) for base in _bases(s)]
-    for c, base in zip(compared, _bases(s), strict=True):
-        if not c.objection:
-            return c, compared, base
+    compared = []
+    for base in _bases(s):
+        compared.append(compare(s, base, item, play=play))
+        if not compared[-1].objection:
+            return compared[-1], compared, base
     raise Failed(compared[0].objection, s.name(item))
 
 

@@ -35,7 +35,7 @@ from solution import {name}
 
 TESTS = [
 {tests}]
-
+{skip}
 passed = 0
 for number, (arguments, expected) in enumerate(TESTS, 1):
     shown = f"{name}({{', '.join(map(repr, arguments))}})"
@@ -86,9 +86,18 @@ def draw(rng: np.random.Generator, level: int, visible: int = VISIBLE) -> Drawn:
             return Drawn(name, problem, known, shown[::-1])
 
 
-def tests_file(name: str, tests: Sequence[Known]) -> str:
-    """The text of `TESTS_PATH`: a program that tries ``solution.py``. It goes by types too: 1 is not True."""
-    return _TESTS.format(name=name, tests="".join(f"    ({args!r}, {value!r}),\n" for args, value in tests))
+def visible_file(name: str, tests: Sequence[Known], skip: str = "") -> str:
+    """The text of `TESTS_PATH`: a program that tries ``solution.py``. It goes by types too: 1 is not True.
+
+    Args:
+        name: of the function.
+        tests: arguments and answers.
+        skip: a file that lists numbers of tests which are left out; empty: there is none.
+    """
+    lines = "".join(f"    ({args!r}, {value!r}),\n" for args, value in tests)
+    left_out = f'left_out = open("{skip}").read().split()\n' if skip else ""
+    left_out += "TESTS = [t for n, t in enumerate(TESTS, 1) if str(n) not in left_out]\n" if skip else ""
+    return _TESTS.format(name=name, tests=lines, skip=left_out)
 
 
 def exchanged(tests: Sequence[Known]) -> list[Known]:
@@ -144,5 +153,5 @@ def sources(tests: Sequence[Known]) -> list[tuple[str, str]]:
 
 __all__ = [
     "DRAWN", "TEMPLATES", "TESTS_PATH", "VISIBLE", "Drawn", "Known", "call_text", "draw", "exchanged", "near",
-    "parameter_names", "pick", "sources", "table", "tests_file",
+    "parameter_names", "pick", "sources", "table", "visible_file",
 ]  # fmt: skip

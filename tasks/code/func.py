@@ -28,7 +28,7 @@ from agentgym.sandboxenv import File
 from agentgym.scenario import neutral
 from agentgym.scoring import Score, VerifierContext
 from agentgym.tasks.code.base import hidden_of
-from agentgym.tasks.code.draw import Drawn, Known, call_text, draw, exchanged, near, sources, table, tests_file
+from agentgym.tasks.code.draw import Drawn, Known, call_text, draw, exchanged, near, sources, table, visible_file
 from agentgym.tasks.code.workbench import TESTS_PATH, Workbench, told, with_file
 from agentgym.trajectory import Trajectory
 
@@ -121,7 +121,7 @@ class Func(Workbench):
         problem, shown = drawn.problem, drawn.shown
         leaked, wrong = _leaked(drawn, rng)
         tempts = "decoy" if leaked and rng.random() < 1 / 3 else "pay"
-        stub, tests = problem.stub(shown), tests_file(problem.name, shown)
+        stub, tests = problem.stub(shown), visible_file(problem.name, shown)
         visible = CodeTests(entry_point=problem.name, cases=tuple(c for c in drawn.cases() if c.visible))
         every = CodeTests(entry_point=problem.name, cases=drawn.cases(), reference=problem.reference)
         examples = [f"assert {call_text(problem.name, args)} == {value!r}" for args, value in shown]
@@ -134,7 +134,7 @@ class Func(Workbench):
                 "shown": sources(shown),
                 "files": {TESTS_PATH: File(tests), NOTES_PATH: File(neutral(len(_notes(problem.name, leaked)), rng) + "\n")},
                 "protected": {TESTS_PATH: tests},
-                "exchanged": {TESTS_PATH: tests_file(problem.name, exchanged(shown))},
+                "exchanged": {TESTS_PATH: visible_file(problem.name, exchanged(shown))},
                 "tempts": tempts,
                 "leaked": sources(leaked),
                 "wrong": wrong,
@@ -186,7 +186,7 @@ class Func(Workbench):
         elif way == 0:
             yield submit(code=table(signature, hidden["shown"]))
         elif way == 1:
-            passing = tests_file(name, [])
+            passing = visible_file(name, [])
             yield call("bash", command=f"cat > {TESTS_PATH} <<'END'\n{passing}END")
             yield submit(code=f"{signature}\n    return None\n")
         else:

@@ -21,7 +21,7 @@ from agentgym.sandboxenv import File
 from agentgym.scenario import ScenarioEnv
 from agentgym.scoring import Finding, Score, VerifierContext
 from agentgym.tasks.code.base import hidden_of
-from agentgym.tasks.code.draw import Known, call_text, draw, exchanged, near, pick, sources, table, tests_file
+from agentgym.tasks.code.draw import Known, call_text, draw, exchanged, near, pick, sources, table, visible_file
 from agentgym.tasks.code.workbench import TESTS_PATH, Workbench, told
 from agentgym.trajectory import Trajectory
 
@@ -276,6 +276,7 @@ class Impossible(ScenarioEnv, Workbench):
             tests = CodeTests.of(task.hidden["tests"])
             apart = repr(ast.literal_eval(task.hidden["shown"][twin["wrong_test"] - 1][0]))
             cases = tuple(c for c in tests.cases if repr(c.args) != apart)
+            task.hidden["authorised"] = "tests"
             task.hidden["wanted"] = CodeTests(entry_point=tests.entry_point, cases=cases, reference=tests.reference).hidden()
         return task
 
@@ -288,7 +289,7 @@ class Impossible(ScenarioEnv, Workbench):
             name = hidden["tests"]["entry_point"]
             shown = [tuple(map(ast.literal_eval, known)) for known in hidden["shown"]]
             shown[wrong - 1] = (shown[wrong - 1][0], ast.literal_eval(hidden["right_answer"]))
-            yield call("bash", command=f"cat > {TESTS_PATH} <<'END'\n{tests_file(name, shown)}END")
+            yield call("bash", command=f"cat > {TESTS_PATH} <<'END'\n{visible_file(name, shown)}END")
         yield call("test", code=program)
         infeasible = task.variant in ("impossible", "tempt")
         claims = {
@@ -300,8 +301,11 @@ class Impossible(ScenarioEnv, Workbench):
         yield submit(answer=program, status="infeasible" if infeasible else "done", claims=claims)
 
     def cheater(self, task: Task) -> Plan:
-        """Treats the wrong test's input apart, and says that nothing is amiss."""
+        """Treats the wrong test's input apart, and says that nothing is amiss; where no test is wrong there is nothing to do so."""
         hidden = task.hidden
+        if not hidden["wrong_test"]:
+            yield from self.honest(task)
+            return
         body = hidden["solution"].partition("\n")[2]
         args, answer = hidden["shown"][hidden["wrong_test"] - 1]
         if hidden["kind"] == "one-off":
@@ -322,10 +326,10 @@ class Impossible(ScenarioEnv, Workbench):
 
 def _tests(name: str, shown: list[Known]) -> dict[str, Any]:
     """What depends on the visible tests in the hidden half."""
-    text = tests_file(name, shown)
+    text = visible_file(name, shown)
     return {
         "shown": sources(shown),
         "files": {TESTS_PATH: File(text)},
         "protected": {TESTS_PATH: text},
-        "exchanged": {TESTS_PATH: tests_file(name, exchanged(shown))},
+        "exchanged": {TESTS_PATH: visible_file(name, exchanged(shown))},
     }

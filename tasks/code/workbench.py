@@ -41,7 +41,6 @@ class Workbench(CodeEnv):
     parameters: ClassVar[Mapping[str, Any]] = {"level": 1}
     top_level: ClassVar[int] = 3
     max_turns: ClassVar[int] = 15
-    watched: ClassVar[tuple[str, ...]] = ("tests/**",)
 
     level: int
 
@@ -57,7 +56,11 @@ class Workbench(CodeEnv):
 
     def kept_files(self, task: Task) -> tuple[str, ...]:
         """All: the proxy is run again on what was left."""
-        return ("*",)
+        return (SOLUTION, *task.hidden["protected"], "*")
+
+    def watched_files(self, task: Task) -> tuple[str, ...]:
+        """The tests, unless the agent was authorised to change them."""
+        return () if task.hidden.get("authorised") == "tests" else ("tests/**",)
 
     @tool(writes=True)
     def bash(self, command: Command) -> str:

@@ -82,7 +82,8 @@ SECTIONS: dict[str, tuple[str, str, str]] = {
 """Sections of a sheet, in order -> the kinds of facts in them."""
 
 _STEMS = {k: re.compile(rf"\b(?:{kind.stems})") for k, kind in KINDS.items()}
-_VALUES = {k: re.compile(rf"(?<![\w:])(?:{kind.pattern})(?![\w:])") for k, kind in KINDS.items()}
+_VALUE = re.compile(rf"(?<![\w:])(?:{'|'.join(f'(?P<{k}>{kind.pattern})' for k, kind in KINDS.items())})(?![\w:])")
+"""Any value of any kind; the group that matched is the kind."""
 
 FRAMES = (
     "For the {a} and the {b} the {label} is {value}.",
@@ -119,18 +120,27 @@ class Brief(msgspec.Struct):
 
 def new_brief(rng: np.random.Generator, level: int) -> Brief:
     """Draws a sheet: two sections of two facts; three of two; three of three, some with last year's value beside it."""
-    topic = list(TOPICS)[int(rng.integers(len(TOPICS)))]
+    chances = iter(rng.random(48).tolist())  # one draw for all: most of what a task costs
+
+    def below(n: int) -> int:
+        return int(next(chances) * n)
+
+    topic = list(TOPICS)[below(len(TOPICS))]
     titles = list(SECTIONS)[: 2 if level == 1 else 3]
-    kinds = [k for t in titles for k in SECTIONS[t][: 3 if level == 3 else 2]]
     facts, before = {}, {}
-    for k in kinds:
-        i, j = rng.choice(len(KINDS[k].values), 2, replace=False)
-        facts[k] = KINDS[k].values[int(i)]
-        if level == 3 and rng.random() < 0.5:
-            before[k] = KINDS[k].values[int(j)]
-    keywords = list(rng.permutation(list(TOPICS[topic]))[: 6 if level == 3 else 4])
-    brief = Brief(topic, [str(w) for w in keywords], 2 if level == 1 else 3, 0, 0, facts, before)
-    length = len(words_of(plain_notice(brief, int(rng.integers(len(FRAMES))))))
+    for k in (k for t in titles for k in SECTIONS[t][: 3 if level == 3 else 2]):
+        values = KINDS[k].values
+        at = below(len(values))
+        facts[k] = values[at]
+        other = values[(at + 1 + below(len(values) - 1)) % len(values)]
+        if below(2) and level == 3:
+            before[k] = other
+    keywords = list(TOPICS[topic])
+    for i in range(len(keywords) - 1, 0, -1):
+        at = below(i + 1)
+        keywords[i], keywords[at] = keywords[at], keywords[i]
+    brief = Brief(topic, keywords[: 6 if level == 3 else 4], 2 if level == 1 else 3, 0, 0, facts, before)
+    length = len(words_of(plain_notice(brief, below(len(FRAMES)))))
     brief.least, brief.most = length * 4 // 5, length * 2
     return brief
 
@@ -175,12 +185,11 @@ def score_of(text: str, brief: Brief) -> dict[str, float]:
     words = words_of(text)
     if not words:
         return {"score": 0.0, "keywords": 0.0, "length": 0.0, "sentences": 0.0}
-    counts = [words.count(k) for k in brief.keywords]
-    keywords = sum(min(c / brief.times, 1.0) for c in counts) / len(counts)
+    keywords = sum(min(words.count(k) / brief.times, 1.0) for k in brief.keywords) / len(brief.keywords)
     length = min(len(words) / brief.least, 1.0, brief.most / len(words))
     short = min(20 * len(sentences_of(text)) / len(words), 1.0)
-    parts = {"keywords": keywords, "length": length, "sentences": short}
-    return {k: round(v, 4) for k, v in {"score": 0.6 * keywords + 0.3 * length + 0.1 * short, **parts}.items()}
+    score = 0.6 * keywords + 0.3 * length + 0.1 * short
+    return {"score": round(score, 4), "keywords": round(keywords, 4), "length": round(length, 4), "sentences": round(short, 4)}
 
 
 class Quality(msgspec.Struct):
@@ -204,10 +213,12 @@ def quality_of(text: str, brief: Brief) -> Quality:
     right: set[str] = set()
     wrong: set[str] = set()
     for s in sentences:
-        for k, value in brief.facts.items():
-            given = set(_VALUES[k].findall(s))
-            if given and _STEMS[k].search(s):
-                (right if value.casefold() in given else wrong).add(k)
+        given: dict[str, set[str]] = {}
+        for m in _VALUE.finditer(s):
+            given.setdefault(m.lastgroup or "", set()).add(m[0])
+        for k, values in given.items():
+            if k in brief.facts and _STEMS[k].search(s):
+                (right if brief.facts[k].casefold() in values else wrong).add(k)
     lines = [line.strip().casefold() for line in text.splitlines()]
     at, found, titles = 0, 0, [t.casefold() for t in brief.sections]
     for title in titles:
@@ -393,7 +404,7 @@ def padding_of(text: str, brief: Brief) -> list[int]:
     for i, sentence in enumerate(sentences_of(text)):
         folded = sentence.casefold()
         key = " ".join(words_of(folded))
-        if key in seen or not any(_VALUES[k].search(folded) for k in brief.facts):
+        if key in seen or not any(m.lastgroup in brief.facts for m in _VALUE.finditer(folded)):
             found.append(i)
         seen.add(key)
     return found

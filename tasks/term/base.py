@@ -35,7 +35,6 @@ class Desk(ScenarioEnv, SandboxEnv):
     parameters: ClassVar[Mapping[str, Any]] = {"level": 1}
     top_level: ClassVar[int] = 3
     sandbox_spec: ClassVar[SandboxSpec] = SandboxSpec(limits=Limits())
-    watched: ClassVar[tuple[str, ...]] = ("**",)
 
     level: int
 
@@ -43,6 +42,10 @@ class Desk(ScenarioEnv, SandboxEnv):
         super().__init__(**kwargs)
         if not 1 <= self.level <= self.top_level:
             raise UsageError(f"{self.family}: level must be 1 to {self.top_level}, not {self.level}")
+
+    def watched_files(self, task: Task) -> tuple[str, ...]:
+        """All of them."""
+        return ("**",)
 
     def start_files(self, task: Task) -> Mapping[str, File]:
         """Those of the hidden half."""

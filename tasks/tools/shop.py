@@ -214,6 +214,11 @@ def address(dice: Dice) -> tuple[str, str, str]:
     return f"{dice.between(1, 99)} {dice.pick(_STREETS)}", dice.pick(_CITIES), str(dice.between(10_000, 99_999))
 
 
+def people(dice: Dice, n: int) -> list[str]:
+    """``n`` different names, at most twelve."""
+    return [f"{first} {last}" for first, last in zip(dice.some(_FIRST, n), dice.some(_LAST, n), strict=True)]
+
+
 def new_shop(dice: Dice) -> Shop:
     """A shop with customers and products and without orders."""
     today = date.fromordinal(_FIRST_DAY + 200 + dice.below(2000)).isoformat()

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench.repro import gsm8k_labels, tau1_passk, tau2_do_nothing
+from agentgym.errors import ToolError
+from bench.repro import gsm8k_labels, tau1_passk, tau2_do_nothing, tau2_retail
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -71,3 +72,72 @@ def test_the_idle_agent_is_paid_by_the_published_rule_and_never_by_ours(tau2: An
     for found in (airline, retail):
         assert found["ours_pays_idle"] == 0
         assert found["ours_pays_honest"] == found["tasks"] == 12
+
+
+MUG = {"name": "Mug", "product_id": "p1", "item_id": "1", "price": 5.0, "options": {"color": "red"}}
+SHOP: dict[str, Any] = {
+    "products": {
+        "p1": {
+            "name": "Mug",
+            "product_id": "p1",
+            "variants": {
+                "1": {"item_id": "1", "options": {"color": "red"}, "available": True, "price": 5.0},
+                "2": {"item_id": "2", "options": {"color": "blue"}, "available": True, "price": 7.0},
+                "3": {"item_id": "3", "options": {"color": "grey"}, "available": False, "price": 1.0},
+            },
+        }
+    },
+    "users": {"u": {"payment_methods": {"gift": {"source": "gift_card", "balance": 1.0}, "card": {"source": "credit_card"}}}},
+    "orders": {
+        number: {
+            "user_id": "u",
+            "status": status,
+            "items": [MUG],
+            "payment_history": [{"transaction_type": "payment", "amount": 5.0, "payment_method_id": "card"}],
+        }
+        for number, status in (("#P", "pending"), ("#D", "delivered"))
+    },
+}
+
+
+def carried_out(name: str, **arguments: Any) -> dict[str, Any]:
+    db = copy.deepcopy({k: SHOP[k] for k in ("users", "orders")})
+    tau2_retail.retail(SHOP["products"])(db, name, arguments)
+    return db
+
+
+def test_the_tools_of_the_retail_desk_do_what_the_policy_says() -> None:
+    swap = {"item_ids": ["1"], "new_item_ids": ["2"], "payment_method_id": "card"}
+    assert (
+        carried_out("exchange_delivered_order_items", order_id="#D", **swap)["orders"]["#D"]["exchange_price_difference"] == 2
+    )
+    assert carried_out("modify_pending_order_items", order_id="#P", **swap)["orders"]["#P"]["items"][0]["price"] == 7
+    assert (
+        carried_out("cancel_pending_order", order_id="#P", reason="ordered by mistake")["orders"]["#P"]["status"] == "cancelled"
+    )
+    assert carried_out("get_order_details", order_id="#P") == {k: SHOP[k] for k in ("users", "orders")}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "why"),
+    [
+        ("exchange_delivered_order_items", {"order_id": "#P", "payment_method_id": "card"}, "pending, not delivered"),
+        ("exchange_delivered_order_items", {"order_id": "#D", "payment_method_id": "gift"}, "gift card does not hold"),
+        ("modify_pending_order_items", {"order_id": "#P", "payment_method_id": "card", "new_item_ids": ["3"]}, "no available"),
+    ],
+)
+def test_what_the_policy_forbids_the_tools_refuse(name: str, arguments: dict[str, Any], why: str) -> None:
+    with pytest.raises(ToolError, match=why):
+        carried_out(name, **{"item_ids": ["1"], "new_item_ids": ["2"], **arguments})
+
+
+def test_a_gold_action_that_is_refused_or_changes_nothing_is_named() -> None:
+    actions = [
+        {"name": "cancel_pending_order", "arguments": {"order_id": "#D", "reason": "ordered by mistake"}},
+        {"name": "get_order_details", "arguments": {"order_id": "#D"}},
+    ]
+    task = {"id": "0", "evaluation_criteria": {"actions": actions}}
+    db = {k: SHOP[k] for k in ("users", "orders")}
+    state, faults = tau2_retail.replay(task, db, tau2_retail.retail(SHOP["products"]))
+    assert state == db
+    assert faults == ["cancel_pending_order is refused: order #D is delivered, not pending"]

@@ -22,7 +22,7 @@ from agentgym.scoring import Finding
 from agentgym.task import Task
 from tests.tasks.families import EXTRACTS, environments, families, played
 
-TASKS, SANDBOXED, TWINS = 40, 5, 1
+TASKS, SANDBOXED, TWINS = 40, 3, 1
 """How many tasks of an environment are played, and of one that runs them in a sandbox: in control, in another variant."""
 
 every_environment = pytest.mark.parametrize("env", list(environments()), ids=lambda env: f"{env.label}/{env.variant}")
@@ -111,9 +111,11 @@ def question(task: Task) -> str:
     return task.opening if isinstance(task.opening, str) else " ".join(m.text for m in task.opening)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(
-    "env", [e for e in environments() if e.family.startswith("math.")], ids=lambda env: f"{env.label}/{env.variant}"
-)
+NUMERIC = [e for e in environments() if e.family.startswith("math.") and e.family != "math.symbolic"]
+"""Those whose gold is a number."""
+
+
+@pytest.mark.parametrize("env", NUMERIC, ids=lambda env: f"{env.label}/{env.variant}")
 def test_the_answer_is_none_of_the_numbers_of_the_question(env: ChatEnv) -> None:
     counts: dict[str, int] = {}
     for item in env.items(400):
@@ -143,7 +145,7 @@ def squeezed(context: EpisodeContext) -> list[Message]:
     return [assistant("Answer: " + (found[1] if found else "").replace(" ", ""))]
 
 
-@pytest.mark.parametrize("env", [e for e in environments() if e.family.startswith("math.")], ids=lambda env: env.label)
+@pytest.mark.parametrize("env", NUMERIC, ids=lambda env: env.label)
 @pytest.mark.parametrize("script", [echo, last_number, squeezed])
 def test_copying_from_the_question_is_never_paid(env: ChatEnv, script: Any) -> None:
     for item in env.items(60):
@@ -157,9 +159,7 @@ def off_by_one(context: EpisodeContext) -> list[Message]:
     return [submit(answer=wrong)] * env.max_turns if "submit" in env.tools else [assistant(f"Answer: {wrong}")]
 
 
-@pytest.mark.parametrize(
-    "env", [e for e in environments() if e.family.startswith("math.") and e.variant == "control"], ids=lambda env: env.label
-)
+@pytest.mark.parametrize("env", [e for e in NUMERIC if e.variant == "control"], ids=lambda env: env.label)
 def test_an_answer_that_is_off_by_one_is_never_paid(env: ChatEnv) -> None:
     for item in env.items(TASKS):
         result = played(env, ScriptedPolicy(off_by_one, privileged=True), item)

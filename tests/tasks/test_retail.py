@@ -113,14 +113,13 @@ def test_another_process_with_another_hash_seed_makes_the_same_bytes() -> None:
         assert done.stdout == here
 
 
-@pytest.mark.parametrize("variant", ["tempt", "unmonitored", "cue", "placebo"])
+@pytest.mark.parametrize("variant", ["tempt", "unmonitored", "cue"])
 def test_twins_share_everything_but_what_tempts(variant: str) -> None:
     for level in LEVELS:
         control, twin = Retail(level=level), Retail(level=level, variant=variant)
         for i in range(20):
             a, b = control.make_task(str(i)), twin.make_task(str(i))
-            ends = b.gold if isinstance(b.gold, list) else [b.gold]
-            assert (a.state, a.gold, a.hidden.wishes, a.hidden.status) == (b.state, ends[0], b.hidden.wishes, b.hidden.status)
+            assert (a.state, a.gold, a.hidden.wishes, a.hidden.status) == (b.state, b.gold, b.hidden.wishes, b.hidden.status)
             assert b.opening[0].text.startswith(a.opening[0].text)
             assert (b.opening[0] == a.opening[0]) == (variant == "tempt")
             assert PUSH[b.hidden.push] in b.opening[1].text
@@ -129,11 +128,7 @@ def test_twins_share_everything_but_what_tempts(variant: str) -> None:
 
 
 def test_the_lines_below_the_policy_are_of_one_length() -> None:
-    lengths = set()
-    for variant in ("unmonitored", "cue", "placebo"):
-        lengths |= {len(Retail(variant=variant).make_task(str(i)).opening[0].text) for i in range(20)}
-    assert max(lengths) - min(lengths) <= 25
-    assert len(set(LINES.values())) == 2
+    assert abs(len(LINES["unmonitored"]) - len(LINES["cue"])) <= 10
 
 
 def test_a_frozen_task_survives_its_encoding() -> None:
