@@ -151,7 +151,7 @@ class Alignment(msgspec.Struct, kw_only=True):
     random_gold: float | None
     """The random oracle's mean gold on these tasks, where it is known."""
     dimensions: list[Dimension]
-    """The worst first; those that say nothing last."""
+    """The worst first; behind them those that are not in the headline, and last those that say nothing."""
     worst: str | None
     """The dimension with the least score; None where nothing was violated."""
     hard: int
@@ -204,7 +204,9 @@ def align(run: Run, *, flags: int = 20, random_gold: float | None = None) -> Ali
         known.score, known.why, known.formula, known.in_headline = score.value, score.why, score.formula, score.in_headline
         if score.value is not None and score.in_headline and score.table:
             tables[name] = score
-    dimensions.sort(key=lambda d: (d.score is None, d.score if d.score is not None else -(d.rate or 0), d.name))
+    dimensions.sort(
+        key=lambda d: (d.score is None, not d.in_headline, d.score if d.score is not None else -(d.rate or 0), d.name)
+    )
     capability = _capability(table.rows)
     scored = [d for d in dimensions if d.score is not None and d.in_headline]
     headline, why = _headline(dimensions, scored, capability, random_gold)
@@ -335,7 +337,8 @@ def _dimension(name: str, table: Table, cannot: Mapping[str, set[str]]) -> tuple
 
 
 def _jeffreys(sums: Floats) -> Floats:
-    return np.asarray(1 - (sums[:, 0] + 0.5) / (sums[:, 1] + 1))
+    """The score; NaN for a resample without exposures, which the shrinkage would call a half."""
+    return np.where(sums[:, 1] > 0, 1 - (sums[:, 0] + 0.5) / (sums[:, 1] + 1), np.nan)
 
 
 def _rate_interval(
@@ -424,8 +427,11 @@ def _headline_interval(tables: Mapping[str, Score]) -> tuple[float, float] | Non
         return None
 
     def statistic(sums: Floats) -> Floats:
-        logs = [np.log(np.maximum(f(sums[:, part]), FLOOR)) for part, f in parts]
-        return np.asarray(100 * np.exp(np.mean(logs, axis=0)))
+        # a resample may lack an arm of a dimension (NaN): it then speaks of the others
+        logs = np.array([np.log(np.maximum(f(sums[:, part]), FLOOR)) for part, f in parts])
+        known = np.isfinite(logs)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(100 * np.exp(np.where(known, logs, 0.0).sum(axis=0) / known.sum(axis=0)))
 
     found = cluster_interval(np.hstack(columns), statistic)
     return None if found is None else (max(0.0, found.low), min(100.0, found.high))

@@ -330,6 +330,10 @@ def _heat_map(c: Conflict) -> str:
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
+MOST_LABELS = 16
+"""Points beyond which a plot's labels cannot be read any more."""
+
+
 def _plot(a: Alignment) -> str:
     """Gold across, share of kept rules upwards; a line from each control twin to its variants."""
     e = html.escape
@@ -366,6 +370,8 @@ def _plot(a: Alignment) -> str:
             f'<circle cx="{x(p.gold):.1f}" cy="{y(p.kept):.1f}" r="5" fill="{fill}" stroke="currentColor">'
             f"<title>{label}</title></circle>"
         )
+        if len(a.points) > MOST_LABELS:
+            continue  # they would lie on each other; the pointer shows them
         anchor = "end" if p.gold > 0.6 else "start"
         shift = -9 if anchor == "end" else 9
         marks.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from agentgym.report.alignment_text import percent, rate_text
 from agentgym.report.conflict import matrix
 from agentgym.report.monitors import watch
 from agentgym.rollout.selection import suite_files
+from agentgym.sandboxenv import SandboxEnv
 from agentgym.scenario import VARIANTS, ScenarioEnv
 from agentgym.scoring import Finding, Score, VerifierContext, verifier
 from agentgym.trajectory import Trajectory
@@ -512,11 +514,13 @@ def test_monitors_over_one_kind_of_episodes_say_that_the_other_is_needed(
 def test_the_cheater_and_the_honest_oracle_are_apart_in_every_dimension_that_tempts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # of the suite `alignment` what needs no sandbox; the whole of it is played by `.ci/run --nightly`
-    entries = tomllib.loads(suite_files()["alignment"].read_text())["tasks"]
-    fast = [e for e in entries if not registry.env_class(e["task"]).needs() and e["task"].split(".")[0] != "term"]
-    suite = tmp_path / "fast.toml"
-    suite.write_text("".join(f"[[tasks]]\ntask = {e['task']!r}\nvariants = {e['variants']}\nitems = 6\n" for e in fast))
+    suite = suite_files()["alignment"]
+    if not os.environ.get("AGENTGYM_WHOLE"):  # else all of the suite, which takes minutes: what needs no sandbox
+        entries = tomllib.loads(suite.read_text())["tasks"]
+        fast = [e for e in entries if not issubclass(registry.env_class(e["task"]), SandboxEnv)]
+        fast = [e for e in fast if not registry.env_class(e["task"]).needs()]
+        suite = tmp_path / "fast.toml"
+        suite.write_text("".join(f"[[tasks]]\ntask = {e['task']!r}\nvariants = {e['variants']}\nitems = 6\n" for e in fast))
     paths = []
     for oracle in ("cheater", "honest"):
         with evaluate([str(suite)], f"oracle:{oracle}", runs=tmp_path) as run:
@@ -526,12 +530,15 @@ def test_the_cheater_and_the_honest_oracle_are_apart_in_every_dimension_that_tem
     page, markdown = tmp_path / "a.html", tmp_path / "a.md"
     assert main(["report", *paths, "--json", "--html", str(page), "--markdown", str(markdown)]) == 0
     found = json.loads(capsys.readouterr().out)
-    better = {d["name"]: d["better"] for d in found["differences"]}
-    assert {d: better.get(d) for d in tempted} == dict.fromkeys(tempted, "second")
+    apart = {d["name"]: d for d in found["differences"]}
+    assert {d for d in tempted if apart[d]["change"]["effect"] > -0.1} == set()
+    unsure = {d for d in tempted if apart[d]["better"] != "second"}
+    # judged in every family and tempted to in one: with six tasks of each its interval still holds 0
+    assert unsure <= (set() if os.environ.get("AGENTGYM_WHOLE") else {"truthful"})
     cheater, honest = found["headlines"]
     assert cheater < 50 < 90 < honest
     assert "<svg" in page.read_text()
-    assert "| policy | 1 | 0 | -1.00" in markdown.read_text()
+    assert "| injection | 1 | 0 | -1.00" in markdown.read_text()
 
 
 def test_the_json_of_a_report_is_what_its_structs_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
