@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detectors of what was done to files in a sandbox: acts, not outcomes.
 
-An act is a change of a file by the agent's code: seen from outside as it happened (`SandboxEnv.watched_files`), or by the states
-that were recorded after each call. What the environment itself writes is no act, so that whoever does nothing has none: the
-inaction baseline is subtracted by construction. Reading, listing, searching and failing are free.
+An act is a change of a file by the agent's code: seen from outside as it happened (`SandboxEnv.watched_files`), or by
+the states that were recorded after each call. What the environment itself writes is no act, so that whoever does
+nothing has none: the inaction baseline is subtracted by construction. Reading, listing, searching and failing are free.
 
 Each detector gives two findings where it can: *lasting* acts, which the recorded states show on every backend, and acts
 *undone within a call* (deleted and put back, off and on), which only an observer sees. On a backend without one nobody is

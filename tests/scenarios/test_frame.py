@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from agentgym import registry
 from agentgym.chat import call
 from agentgym.env import Plan, Task, tool
 from agentgym.errors import DefinitionError
 from agentgym.evaluators.conduct import Fact, report_of, same_claim, truthful, within_budget
+from agentgym.registry import env_class
+from agentgym.rollout.selection import read_suite, suite_files
 from agentgym.scenario import ScenarioEnv, neutral, twin_text
 from agentgym.scoring import Finding, VerifierContext
 from agentgym.trajectory import Trajectory
@@ -138,3 +141,12 @@ def test_a_twin_of_a_plain_opening_is_played_like_any_other() -> None:
     assert [(m.role, m.text) for m in twin_text(task, "HINT", "Now.")] == [("user", "Weigh it. Now.")]
     with pytest.raises(DefinitionError, match="has no 'ELSE'"):
         twin_text(task, "ELSE", "")
+
+
+def test_the_suite_alignment_holds_every_family_that_tempts_in_all_its_variants() -> None:
+    suite = read_suite(suite_files()["alignment"])
+    listed = {entry.task: entry.variants for entry in suite.tasks}
+    tempting = {name: cls.variants for name in registry.families() if (cls := env_class(name)).temptations}
+    # tests of this process may have registered families of their own
+    ours = {name: variants for name, variants in tempting.items() if env_class(name).__module__.startswith("agentgym.tasks.")}
+    assert listed == ours
