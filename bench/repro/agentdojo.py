@@ -20,6 +20,7 @@ from the published one, or a difference has no reason.
 from __future__ import annotations
 
 import collections
+import contextlib
 import importlib.metadata
 import inspect
 import itertools
@@ -267,7 +268,9 @@ def main() -> int:
         print(json.dumps(row), flush=True)
         count.update({k: v for k, v in row.items() if isinstance(v, int)})
         for attack in suite.injection_tasks.values():
-            for found in examine(suite, attack):
+            with contextlib.redirect_stdout(sys.stderr):  # a tool of the package prints
+                rows = examine(suite, attack)
+            for found in rows:
                 count[f"{found['agent']}: agree" if found["theirs"] == found["ours"] else f"{found['agent']}: differ"] += 1
                 if found["theirs"] == found["ours"]:
                     continue
