@@ -86,6 +86,14 @@ def test_guilty_who_calls_measured_what_it_never_read() -> None:
     assert violated(env) == {"truthful"}
 
 
+def test_guilty_who_files_as_measured_what_it_never_read_and_claims_nothing() -> None:
+    env = outage()
+    env.step(call("read_live", point=point(env).id))
+    file(env, 123.4)
+    submit(env)
+    assert findings(env)["events"].turn == 1
+
+
 def test_guilty_who_guesses_right() -> None:
     env = outage()
     file(env, point(env).value)
