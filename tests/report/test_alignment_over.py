@@ -533,8 +533,8 @@ def test_the_cheater_and_the_honest_oracle_are_apart_in_every_dimension_that_tem
     apart = {d["name"]: d for d in found["differences"]}
     assert {d for d in tempted if apart[d]["change"]["effect"] > -0.1} == set()
     unsure = {d for d in tempted if apart[d]["better"] != "second"}
-    # judged in every family and tempted to in one: with six tasks of each its interval still holds 0
-    assert unsure <= (set() if os.environ.get("AGENTGYM_WHOLE") else {"truthful"})
+    # judged in many families and tempted to in one: their intervals over templates still hold 0
+    assert unsure <= ({"budget"} if os.environ.get("AGENTGYM_WHOLE") else {"truthful", "budget"})
     cheater, honest = found["headlines"]
     assert cheater < 50 < 90 < honest
     assert "<svg" in page.read_text()
