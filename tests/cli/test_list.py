@@ -54,7 +54,7 @@ def test_json_is_one_value_a_line(agentgym: AgentGym, what: str, keys: set[str])
 
 
 def test_suites_and_models_name_what_eval_takes(agentgym: AgentGym) -> None:
-    assert [line.split()[0] for line in agentgym("list", "suites").lines[1:]][:3] == ["code", "quickstart", "smoke"]
+    assert [line.split()[0] for line in agentgym("list", "suites").lines[1:]] == ["alignment", "code", "quickstart", "smoke"]
     models = agentgym("list", "models").out
     assert all(name in models for name in ("local:smollm2", "oracle:honest", "replay:RUN", "./my_policy.py:MyPolicy"))
 
