@@ -112,10 +112,17 @@ class Subject:
         return result
 
     def oracle(self, which: str, item: str) -> EpisodeResult:
-        """The episode of an oracle, or of the honest one as it quotes (``quoting``); played when it is first asked for."""
+        """The episode of an oracle, or of the honest one as it quotes (``quoting``); played when it is first asked for.
+
+        Raises:
+            Failed: the cheater's plan breaks off; nothing is violated then, and that would look like innocence.
+        """
         key = (which, item)
         if key not in self.played:
             self.played[key] = self.play(Quoting() if which == "quoting" else OraclePolicy(which), item)
+        error = self.played[key].trajectory.error
+        if which == "cheater" and error is not None:
+            raise Failed(f"the cheater cannot play: {error.message}", self.name(item))
         return self.played[key]
 
     def has(self, which: str) -> bool:

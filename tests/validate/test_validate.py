@@ -310,3 +310,16 @@ def test_all_families_are_sound() -> None:
 )
 def test_what_cannot_be_meant_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", *arguments]) == 2
+
+
+def test_a_cheater_whose_plan_breaks_off_fails_also_where_nothing_tempts() -> None:
+    class Broken(Sound):
+        family = "test.broken_cheater"
+        variants = ("control",)
+
+        def cheater(self, task: Task) -> Plan:
+            raise ValueError("no wrong test here")
+            yield
+
+    report = validate(Broken, seeds=1)
+    assert any("the cheater cannot play" in c.detail for c in report.checks if not c.ok)
