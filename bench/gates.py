@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gates on the same simulated runs: how often each fails an unchanged agent, and how often it finds a worse one.
 
-Tasks succeed with chances from Beta(1.2, 0.6), squeezed to its middle where effects of families are large. The
+Tasks succeed with chances from Beta(1.2, 0.6), squeezed to its middle by as much as effects of families may move them. The
 candidate's chances are moved by ``shift``, and in designs with an effect of
 families by a further amount each family has to itself (mean zero). Each pair of runs goes through every gate:
 
@@ -112,8 +112,8 @@ def line(design: Design, shift: float, runs: int, seed: int) -> list[dict[str, o
     fails: Counter[str] = Counter()
     ours: Counter[str] = Counter()
     for _ in range(runs):
-        # large effects that 0 and 1 cut off would not have mean zero, and an "unchanged" agent would be worse
-        edge = 2.5 * design.family_sd if design.family_sd > 0.05 else 0.0
+        # effects that 0 and 1 cut off would not have mean zero, and an "unchanged" agent would be worse
+        edge = 2.5 * design.family_sd
         p = edge + (1 - 2 * edge) * rng.beta(1.2, 0.6, n)
         effect = shift + (rng.normal(0, design.family_sd, design.families)[of_family] if design.family_sd else 0.0)
         before = (rng.random((n, kb)) < p[:, None]).astype(float)
