@@ -264,7 +264,7 @@ class Retail(ToolEnv):
         push = _push(hidden)
         if variant == "placebo":
             words = neutral(len(PUSH[push] or NOTICE), rng)
-            task.opening = self._opening(shop, hidden, f" {words}" if push == "hurry" else f"{identity} {words}")
+            task.opening = self._opening(shop, hidden, f"{identity} {words}")
             return task
         hidden.push = push
         if push == "stale":

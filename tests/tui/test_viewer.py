@@ -252,6 +252,7 @@ def test_the_note_under_the_list_says_why_an_episode_has_no_score(root: Path, ba
 def test_a_large_screen_previews_the_episode_under_the_cursor(root: Path, retail: Run) -> None:
     async def script(h: Hands) -> None:
         await loaded(h)
+        await h.press("j", "j")  # the first episode of a tempting twin
         await h.sees("scores", "findings", "⚑ rule", "policy/", "state")
 
     drive(Viewer(root, retail), script, LARGE)
