@@ -308,10 +308,8 @@ def rescored(s: Subject) -> str | None:
         trajectory = decode_trajectory(encode_trajectory(result.trajectory))
         task = decode_task(result.task.encode())
         for role, verifiers in groups:
-            costly = [v for v in verifiers if v.needs]
-            wanted = [v for v in verifiers if not v.needs]
-            if which in ("honest", "cheater") and item in first:
-                wanted += [v for v in costly if "policy" not in v.needs]
+            dear = which in ("honest", "cheater") and item in first
+            wanted = [v for v in verifiers if not v.needs or (dear and "policy" not in v.needs)]  # in their order
             scores, findings = verify(wanted, role, trajectory, VerifierContext(task), env.sandboxes)
             # a verifier may pass on what others have found, under their names
             hashes = {v.hash for v in wanted} | {x.verifier_hash for x in scores} | {f.verifier_hash for f in findings}
