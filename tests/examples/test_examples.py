@@ -280,6 +280,8 @@ def test_the_command_in_an_example_plays_and_contacts_nobody_else(example: Path,
     (run,) = (tmp_path / "runs").iterdir()
     episodes = sorted(agentgym.open_run(str(run)).episodes(), key=lambda e: e.task_id)
     expected = [what_was_done(e.trajectory) for e in oracle]
+    if example.stem == "program":  # it asks no model, and does not look at the notes that the oracle reads first
+        expected = [turns[1:] for turns in expected]
     assert [what_was_done(e.trajectory) for e in episodes] == expected
 
 
