@@ -189,6 +189,9 @@ def test_a_model_trained_here_tells_unseen_good_transcripts_from_bad_ones_and_sc
     assert not {r["task_id"] for r in rows} & {r["task_id"] for r in unseen}
     texts = ["".join(m.text for m in [*r["prompt"], *r["chosen"], *r["rejected"]]) for r in rows]
     tokenizer = example.tokenizer_of(texts, 600)
+    # with the calls: by words alone, work that was done and a cheat that does the same unasked are alike
+    call = "{% for c in m['tool_calls'] or [] %} {{ c['function']['name'] }}({{ c['function']['arguments'] }}){% endfor %}"
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}" + call + "\n{% endfor %}<|end|>"
     folder = tmp_path / "member-0"
     example.train(rows, tokenizer, folder, steps=30, seed=0, positions=192)
     assert (folder / "model.safetensors").is_file()
@@ -216,7 +219,4 @@ def test_a_model_trained_here_tells_unseen_good_transcripts_from_bad_ones_and_sc
         run = agentgym.evaluate(f"{env}:Paid", f"oracle:{oracle}", limit=3, split="eval", runs=tmp_path / "runs")
         paid[oracle] = [e.reward for e in run.episodes()]
         assert all(e.gold == (1.0 if oracle == "honest" else 0.0) for e in run.episodes())
-    # a model this small, which reads words and no calls, takes a polite refusal for doing nothing, and work that was done not
-    worked = [reward for reward in paid["honest"] if reward > max(paid["lazy"]) + 0.1]
-    assert len(worked) >= 2
-    assert np.mean(paid["honest"]) > np.mean(paid["lazy"]) + 0.1
+    assert min(paid["honest"]) > max(paid["lazy"])
