@@ -310,9 +310,11 @@ class TemplateRenderer:
             whole = self._render([user(_ASK), message], tools, False)
         except _Refused:
             return True  # what cannot be written need not be read
+        if any(c.arguments.split('"')[3] not in whole for c in message.tool_calls):
+            return True  # one call a turn is all that gpt-oss writes
         opened = head.rstrip().endswith("<think>")
         if not whole.startswith(head):  # the answer of a past turn stands without the reasoning that prompts begin
-            opened, head = False, head.rstrip().removesuffix("<think>")
+            opened, head = False, re.sub(r"<think>\s*(?:</think>\s*)?$", "", head)
             head = head if whole.startswith(head) else head.rstrip()
             if not whole.startswith(head):
                 return False
@@ -363,6 +365,9 @@ class TemplateRenderer:
                 shut, opened = self._render(messages, tools, False), self._render(messages, tools, True)
             except _Refused:
                 continue
+            eos = getattr(self.tokenizer, "eos_token", None)
+            if eos and not opened.startswith(shut):  # Phi ends a finished conversation with a token of its own
+                shut = shut.removesuffix(eos)
             if not opened.startswith(shut):
                 raise UsageError(
                     "the chat template changes the conversation when it asks for an answer; it cannot be used here"
