@@ -22,9 +22,9 @@ import numpy as np
 from agentgym.chat import ImagePart, Message, clean_message, to_openai
 from agentgym.errors import InfrastructureError, NotFoundError, UsageError
 from agentgym.policies.local import LocalPolicy
-from agentgym.policies.tool_text import ToolFormat, parse_tool_calls, to_text_conversation
 from agentgym.policies.wire import from_openai, turn_seed
 from agentgym.protocols import Completion, FinishReason, PolicyBase, Sampling, Tokens, Usage
+from agentgym.tool_text import ToolFormat, parse_tool_calls, to_text_conversation
 from agentgym.toolspec import ToolSpec
 
 DEFAULT_MAX_TOKENS = 192
