@@ -68,10 +68,10 @@ class _Request:
     def pending(self) -> int:
         return self.length - self.computed
 
-    def result(self) -> Generated:
+    def result(self, kind: LogprobKind) -> Generated:
         assert self.finish is not None
         output = self.ids[self.prompt : self.length].tolist()
-        return Generated(output, self.logprobs, self.finish, self.versions, self.cached)
+        return Generated(output, self.logprobs, self.finish, self.versions, self.cached, kind)
 
 
 class _Kept:
@@ -357,7 +357,7 @@ class HFEngine:
         self._rows[row] = self._rows[last]
         self._rows.pop()
         if request.finish is not None and not request.future.cancelled():
-            request.future.set_result(request.result())
+            request.future.set_result(request.result(self.logprob_kind))
 
     def _pass(self) -> None:
         """One pass: over prompts, where some have come in, else by one token for all."""

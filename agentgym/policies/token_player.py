@@ -52,14 +52,14 @@ class Generated(msgspec.Struct, eq=False):
     """Weight version of each token; None where the engine does not tell."""
     cached_tokens: int = 0
     """Prompt tokens that were in the engine's cache."""
+    logprob_kind: LogprobKind = "raw"
+    """Of which distribution the log-probabilities are, see `agentgym.protocols.Tokens`."""
     prompt_too_long: bool = False
     """The prompt does not fit the model; nothing was sampled."""
 
 
 class Engine(Protocol):
     """Continues token ids."""
-
-    logprob_kind: LogprobKind
 
     async def generate(self, key: object, prompt_ids: Sequence[int], stop_ids: frozenset[int], sampling: Sampling) -> Generated:
         """Samples after a prompt.
@@ -156,7 +156,7 @@ class TokenPlayer(PolicyBase):
             np.array(made.logprobs, np.float32),
             np.array(prompt, np.int32),
             None if made.versions is None else np.array(made.versions, np.int32),
-            logprob_kind=self._engine.logprob_kind,
+            logprob_kind=made.logprob_kind,
             stop_token_in_output=stopped,
         )
         usage = Usage(len(prompt), len(made.output_ids), made.cached_tokens)
@@ -223,7 +223,8 @@ class TokenPlayer(PolicyBase):
             if finish == "abort" and len(ids) >= sampling.max_tokens:
                 finish = "length"
             if finish != "abort":
-                return Generated(ids, logprobs, finish, versions, cached, made.prompt_too_long and not ids)
+                too_long = made.prompt_too_long and not ids
+                return Generated(ids, logprobs, finish, versions, cached, made.logprob_kind, too_long)
             if made.output_ids:
                 pause = _BREAK_S
             else:
