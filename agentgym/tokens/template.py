@@ -30,6 +30,9 @@ _SPLIT = "\ue0fe"
 _ASK, _ANSWER, _THOUGHT, _VALUE, _SEEN = "zqask", "zqanswer", "zqthought", "zqvalue", "zqseen"
 """Words that stand for others in proofs: no template has them, and none changes them."""
 
+_TAIL = 32
+"""Tokens in which the end of a prompt is looked for."""
+
 _PROBE_TOOL = ToolSpec(
     "zqtool", "Tool of a proof.", {"type": "object", "properties": {"key": {"type": "string"}, "number": {"type": "integer"}}}
 )
@@ -78,11 +81,10 @@ class TemplateRenderer:
         self._native = self._can_show_tools()
         self._string_arguments = self._native and self._embeds_argument_text()
         self.stop_ids: tuple[int, ...] = ()
-        self._opened = False
-        self.format = self._prove_format()
-        self._prove_prompts()
         self._openings = self._prove_openings()
         self._opened = self._openings[0].rstrip().endswith("<think>")
+        self.format = self._prove_format()
+        self._prove_prompts()
         self.name = name or f"template:{self.format.name}"
 
     # -- the protocol ----------------------------------------------------------------------------------------------------
@@ -109,13 +111,11 @@ class TemplateRenderer:
         ended = bool(output) and output[-1] in self.stop_ids
         if any(id in self.stop_ids for id in (output[:-1] if ended else output)):
             return None
-        before = self._text.decode(held)
-        if not any(before.endswith(opening) for opening in self._openings):
+        if not self._text.decode(held[-_TAIL:]).endswith(self._openings):
             return None
-        said = self.parse(output, prompt_ids=held[-16:], tools=tools).message
-        prompt_part = next(before[: len(before) - len(o)] for o in self._openings if before.endswith(o))
+        said = self.parse(output, prompt_ids=held[-_TAIL:], tools=tools).message
         shape = _Shape(
-            "</think>" in prompt_part or "<|channel|>analysis" in prompt_part,
+            self._shows_reasoning(held),
             bool(said.reasoning),
             bool(said.text.strip()),
             tuple(c.name for c in said.tool_calls),
@@ -160,7 +160,7 @@ class TemplateRenderer:
         end = next((at for at, id in enumerate(output) if id in self.stop_ids), len(output))
         opened = self._opened
         if prompt_ids is not None:
-            opened = self._text.decode(as_ids(prompt_ids)[-16:]).rstrip().endswith("<think>")
+            opened = self._text.decode(as_ids(prompt_ids[-_TAIL:])).rstrip().endswith("<think>")
         ended = end < len(output)
         runs = list(self._encoder.runs(output[:end]))
         message = self.format.read(runs, opened, ended or not length_limit, types_of(tools))
@@ -247,6 +247,12 @@ class TemplateRenderer:
             pieces += [other[:size], Control(other[size:])]
         return self._encoder.encode(pieces)
 
+    def _shows_reasoning(self, prompt: list[int]) -> bool:
+        """Whether a prompt may hold reasoning of earlier turns; yes where that is not certain."""
+        mark = "<|channel|>" if self.format.name == "harmony" else "</think>"
+        id = self._text.added.get(mark)
+        return id in prompt if id is not None else mark in self._text.decode(prompt)
+
     def _last_special(self, text: str) -> int:
         """The token that a text ends with."""
         return self._encoder.encode([Control(text)])[-1]
@@ -310,9 +316,11 @@ class TemplateRenderer:
             whole = self._render([user(_ASK), message], tools, False)
         except _Refused:
             return True  # what cannot be written need not be read
+        if any(c.arguments.split('"')[3] not in whole for c in message.tool_calls):
+            return True  # one call a turn is all that gpt-oss writes
         opened = head.rstrip().endswith("<think>")
         if not whole.startswith(head):  # the answer of a past turn stands without the reasoning that prompts begin
-            opened, head = False, head.rstrip().removesuffix("<think>")
+            opened, head = False, re.sub(r"<think>\s*(?:</think>\s*)?$", "", head)
             head = head if whole.startswith(head) else head.rstrip()
             if not whole.startswith(head):
                 return False
@@ -363,11 +371,16 @@ class TemplateRenderer:
                 shut, opened = self._render(messages, tools, False), self._render(messages, tools, True)
             except _Refused:
                 continue
+            eos = getattr(self.tokenizer, "eos_token", None)
+            if eos and not opened.startswith(shut):  # Phi ends a finished conversation with a token of its own
+                shut = shut.removesuffix(eos)
             if not opened.startswith(shut):
                 raise UsageError(
                     "the chat template changes the conversation when it asks for an answer; it cannot be used here"
                 )
-            text = opened[len(shut) :] or opened.rpartition(_SEEN)[2]
+            text = opened[len(shut) :]
+            if not text and len(messages) > 1:  # DeepSeek's go on behind the results, unasked
+                text = opened.rpartition(_SEEN)[2]
             if text and text not in result:
                 result.append(text)
         if not result:
