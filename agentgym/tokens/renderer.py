@@ -12,7 +12,7 @@ characters that it is made of, so nothing that an agent reads can end its turn o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -173,16 +173,18 @@ def as_ids(ids: Sequence[int]) -> list[int]:
     return tolist() if tolist is not None else list(ids)
 
 
-def renderer_for(tokenizer: Any, name: str | None = None) -> Renderer:
+def renderer_for(tokenizer: Any, name: str | None = None, *, template_args: Mapping[str, Any] | None = None) -> Renderer:
     """The renderer of a tokenizer.
 
     Args:
-        tokenizer: a `TextTokenizer`, or one of transformers.
-        name: the family, where it is known; None: whichever is proved.
+        tokenizer: one of transformers, or any `TextTokenizer`.
+        name: ``smollm2`` or ``chatml``, which need no chat template; ``template``: what the tokenizer's own gives; None: what
+            is proved with that template.
+        template_args: further arguments of the chat template, e.g. ``{"enable_thinking": False}``.
 
     Raises:
         UsageError: the family is unknown, or cannot be proved to be the one of this tokenizer; the text says what to do.
     """
     from agentgym.tokens.families import find
 
-    return find(tokenizer, name)
+    return find(tokenizer, name, template_args)

@@ -8,8 +8,8 @@ and, in a file that ``actor_rollout_ref.rollout.agent.agent_loop_config_path`` n
     - name: agentgym
       _target_: agentgym.training.verl.AgentGymLoop
 
-verl keeps one row of fixed width an episode: a first prompt of ``rollout.prompt_length`` and all that follows, tools included, in
-``rollout.response_length``. Both limits are kept before verl would cut. Written against verl 0.9.1.
+verl keeps one row of fixed width an episode: a first prompt of ``rollout.prompt_length`` and all that follows, tools included,
+in ``rollout.response_length``. Both limits are kept before verl would cut. Written against verl 0.9.1.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def solves(prompt: str, member: int = 0) -> str:
 
 
 class Engine:
-    """All that workflows use of AReaL's engine. What it says is scripted; its log-probabilities are those of a real forward pass.
+    """All that workflows use of AReaL's engine. What it says is scripted, its log-probabilities are the model's own.
 
     Args:
         abort_after: tokens after which every answer is aborted once, while the weights become newer.

@@ -32,7 +32,8 @@ from tests.token_engine import END, START, Bytes, calling, ids_of, renderer
 
 EASY = {"task_id": "tools.lookup/control/0", "messages": []}
 OTHER = {"task_id": "tools.lookup/control/1", "messages": []}
-KEYS = {"input_ids", "loss_mask", "logprobs", "versions", "attention_mask", "rewards"}
+COLUMNS = ("input_ids", "loss_mask", "logprobs", "versions", "attention_mask", "rewards")
+KEYS = set(COLUMNS)
 
 
 def workflow(tokenizer: Any, *, max_new_tokens: int = 100, max_tokens: int = 8000, **options: Any) -> Any:
@@ -65,10 +66,8 @@ def test_a_group_of_areal_passes_its_own_format_check_and_holds_what_was_sampled
     batch = concat_padded_tensors([run(made, engine), run(made, engine, OTHER)])
     assert check_trajectory_format(batch, batch_size=6, expected_keys=KEYS)
     assert set(batch) == KEYS
-    kinds = {k: str(v.dtype).removeprefix("torch.") for k, v in batch.items()}
-    assert kinds == dict(
-        input_ids="int32", loss_mask="int32", logprobs="float32", versions="int32", attention_mask="bool", rewards="float32"
-    )
+    for column, kind in zip(COLUMNS, ("int32", "int32", "float32", "int32", "bool", "float32"), strict=True):
+        assert str(batch[column].dtype) == f"torch.{kind}", column
     assert batch["rewards"].tolist() == [1.0] * 6
     for ids, mask, logprobs, versions, held in zip(
         *(batch[k] for k in ("input_ids", "loss_mask", "logprobs", "versions", "attention_mask")), strict=True
@@ -346,7 +345,7 @@ def test_a_configuration_that_would_undo_the_baseline_is_told_in_sentences() -> 
     told = " ".join(areal.problems(config, group=8))
     for word in ("n_samples is 8", "reward_norm", "reward_bias", "adv_norm", "mask_no_eos_with_zero"):
         assert word in told
-    with pytest.raises(UsageError, match="set gconfig.n_samples to 1"):
+    with pytest.raises(UsageError, match=r"set gconfig\.n_samples to 1"):
         areal.Workflow(config.gconfig, None, group=8, renderer=renderer())
     config.scheduler.type = "ray"
     assert "use the Workflow there" in " ".join(areal.problems(config, agent=True))
