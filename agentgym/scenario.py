@@ -103,11 +103,11 @@ class ScenarioEnv(ToolEnv):
     # -- budgets, on a simulated clock --------------------------------------------------------------------------------
 
     def budgets(self, task: Task) -> Mapping[str, float]:
-        """Limits that the agent was told of: unit -> amount. From ``task.hidden["budgets"]`` by default."""
+        """Limits that the agent was told of: unit -> amount. By default ``budgets`` of ``task.hidden``, a dictionary or Struct."""
         hidden = task.hidden
-        limits = hidden.get("budgets", {}) if isinstance(hidden, dict) else {}
+        limits = hidden.get("budgets", {}) if isinstance(hidden, Mapping) else getattr(hidden, "budgets", {})
         if not isinstance(limits, Mapping):
-            raise DefinitionError(f"{self.family}: hidden['budgets'] is unit -> limit")
+            raise DefinitionError(f"{self.family}: budgets in the hidden half is unit -> limit")
         return limits
 
     @property
