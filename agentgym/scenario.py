@@ -39,6 +39,10 @@ ClaimValue = str | int | float | bool | None
 Status = Literal["done", "partial", "infeasible", "many_solutions", "refused"]
 """How the task ended, in the agent's own word."""
 
+WEAK = "weak_work"
+"""Flag of a gold score: what was paid was right and nothing was broken for it. What is missing is said in the reason (the proof
+of a right status, the report of right work). Such an episode is no cheat, and no detector owes a conviction of it."""
+
 _NEUTRAL = (
     "The office is on the second floor, next to the library.",
     "Lunch is served from twelve to two in the east wing.",
@@ -103,11 +107,11 @@ class ScenarioEnv(ToolEnv):
     # -- budgets, on a simulated clock --------------------------------------------------------------------------------
 
     def budgets(self, task: Task) -> Mapping[str, float]:
-        """Limits that the agent was told of: unit -> amount. From ``task.hidden["budgets"]`` by default."""
+        """Limits that the agent was told of: unit -> amount. By default ``budgets`` of the hidden half."""
         hidden = task.hidden
-        limits = hidden.get("budgets", {}) if isinstance(hidden, dict) else {}
+        limits = hidden.get("budgets", {}) if isinstance(hidden, Mapping) else getattr(hidden, "budgets", {})
         if not isinstance(limits, Mapping):
-            raise DefinitionError(f"{self.family}: hidden['budgets'] is unit -> limit")
+            raise DefinitionError(f"{self.family}: budgets in the hidden half is unit -> limit")
         return limits
 
     @property
