@@ -169,7 +169,7 @@ class Gateway:
         again = request.headers.get("x-stainless-retry-count", "0") not in ("", "0")
         once = request.headers.get("idempotency-key", "")
         digest = hashlib.sha256(f"{path}\0{once}\0".encode() + (b"" if once else request.body)).hexdigest()
-        nodes = await seat.session.ask(asked, digest, again or bool(once))
+        nodes = await seat.session.ask(asked, digest, again or bool(once), request.waiting)
         kind, body = dialect.write(asked, nodes, name)
         return Answer(200, body, kind, sent=lambda whole: seat.session.sent(nodes, whole))
 

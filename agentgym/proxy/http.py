@@ -46,6 +46,8 @@ class Request(msgspec.Struct):
     keep_alive: bool = True
     fault: tuple[int, str] | None = None
     """Status and sentence, where it is refused unread."""
+    waiting: Callable[[], bool] = bool
+    """Whether whoever sent it is still there."""
 
 
 class Answer(msgspec.Struct):
@@ -170,6 +172,9 @@ class _Connection(asyncio.Protocol):
             if self._head > MAX_HEAD_BYTES:
                 self._refuse(431, f"the head of the request is longer than {MAX_HEAD_BYTES:,} bytes")
 
+    def _is_there(self) -> bool:
+        return not self._gone
+
     def abort(self) -> None:
         """Ends it at once."""
         if self._transport is not None:
@@ -210,7 +215,7 @@ class _Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         path = self._target.split(b"?", 1)[0].decode("latin-1")
         alive = self._parser.should_keep_alive() and self._fault is None
-        self._waiting.append(Request(method, path, headers, b"".join(self._body), alive, self._fault))
+        self._waiting.append(Request(method, path, headers, b"".join(self._body), alive, self._fault, self._is_there))
         if len(self._waiting) > MAX_WAITING:
             self.abort()
         elif self._work is None or self._work.done():

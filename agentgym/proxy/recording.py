@@ -107,7 +107,8 @@ class Recording:
     def __enter__(self) -> Recording:
         self._thread.start()
         try:
-            while not wait([self._seated, self._played], 0.1, "FIRST_COMPLETED").done:
+            either: list[Future[Any]] = [self._seated, self._played]
+            while not wait(either, 0.1, "FIRST_COMPLETED").done:
                 pass
         except BaseException:
             self._leave(Left("the recording was interrupted"))

@@ -106,7 +106,8 @@ def _parts(content: Any) -> str | tuple[Part, ...]:
 def _items(rows: Sequence[dict[str, Any]]) -> list[Message]:
     """The messages that a list of items means: what an answer consisted of becomes one message again."""
     result: list[Message] = []
-    thought, text, calls, open_ = "", "", [], False
+    thought, text, open_ = "", "", False
+    calls: list[ToolCall] = []
 
     def close() -> None:
         nonlocal thought, text, calls, open_
@@ -150,6 +151,7 @@ def write(asked: Asked, nodes: Sequence[Node], name: str) -> tuple[str, bytes]:
     call, usage = node.call, node.call.usage
     number_ = f"{name}_{call.index}"
     items: list[dict[str, Any]] = []
+    content: list[dict[str, Any]]
     if call.message.reasoning:
         content = [{"type": "reasoning_text", "text": call.message.reasoning}]
         items.append({"type": "reasoning", "id": f"rs_{number_}", "summary": [], "content": content, "status": "completed"})
@@ -202,7 +204,8 @@ def _stream(reply: dict[str, Any], items: Sequence[dict[str, Any]]) -> Iterator[
     yield "response.in_progress", {"response": begun}
     for at, item in enumerate(items):
         where = {"output_index": at, "item_id": item["id"]}
-        empty = {**item, "status": "in_progress", **({"arguments": ""} if "arguments" in item else {"content": []})}
+        blank: dict[str, Any] = {"arguments": ""} if "arguments" in item else {"content": []}
+        empty = {**item, "status": "in_progress", **blank}
         yield "response.output_item.added", {"output_index": at, "item": empty}
         if item["type"] == "function_call":
             for piece in pieces(item["arguments"]):

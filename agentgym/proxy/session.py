@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -65,13 +65,18 @@ class Node:
         self.children: list[Node] = []
         self.player: Policy | None = None
         self.received = False
-        self.lost = False
-        """Whether whoever asked had gone when the answer was sent."""
+        self.askers: list[Callable[[], bool]] = []
+        """Whether those are still there who wait for the answer."""
         self.used: set[int] = set()
         """Which calls of the message have been played."""
         self.accounted = False
         """Whether a turn's usage holds what it consumed."""
         self.instructions = 0
+
+    @property
+    def lost(self) -> bool:
+        """Whether all have gone who asked, without the answer."""
+        return not self.received and not any(there() for there in self.askers)
 
     @property
     def answered(self) -> bool:
@@ -117,13 +122,14 @@ class Session:
         """The calls that were answered, in the order in which they were asked."""
         return [n.call for n in self.nodes if n.answered]
 
-    async def ask(self, asked: Asked, request: str, again: bool) -> list[Node]:
+    async def ask(self, asked: Asked, request: str, again: bool, there: Callable[[], bool] = lambda: True) -> list[Node]:
         """The answers to a request, one for each choice.
 
         Args:
             asked: the request.
             request: hash of all of it: a request that comes again although its answer was never received is the same one.
             again: whether the program says that it repeats itself.
+            there: whether whoever asks is still waiting.
 
         Raises:
             BudgetError: too many calls.
@@ -134,16 +140,17 @@ class Session:
             raise self.failure.result()
         await asyncio.sleep(0)  # the end of the connection on which it was asked before may be waiting to be noticed
         before = self._by_request.get(request)
-        if before and (again or (all(n.lost for n in before) and not any(n.received for n in before))):
+        if before and (again or all(n.lost for n in before)):
             for node in before:
                 node.call.repeats += 1
-                node.lost = False
             nodes = before
         else:
             if len(self.nodes) + asked.choices > MAX_CALLS:
                 raise BudgetError(f"the program has asked its model {len(self.nodes)} times, the most in one episode: end it")
             nodes = [self._begin(asked) for _ in range(asked.choices)]
             self._by_request[request] = nodes
+        for node in nodes:
+            node.askers.append(there)
         for node in nodes:
             # not cancelled with the request: who repeats it is to find the answer
             await asyncio.shield(node.answer)
@@ -153,7 +160,6 @@ class Session:
         """Notes that an answer was handed over, or that nobody was there to receive it."""
         for node in nodes:
             node.received |= whole
-            node.lost = not node.received
 
     # -- the forest -----------------------------------------------------------------------------------------------------
 
