@@ -169,7 +169,9 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(400, "this is not a well-formed HTTP/1.1 request")
         else:
-            if self._head > MAX_HEAD_BYTES:
+            if self._head < 0 and self._fault is not None:  # not worth waiting for the rest
+                self._refuse(*self._fault)
+            elif self._head > MAX_HEAD_BYTES:
                 self._refuse(431, f"the head of the request is longer than {MAX_HEAD_BYTES:,} bytes")
 
     def _is_there(self) -> bool:
@@ -193,8 +195,11 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._head = -1  # what is left of this piece is body, or the next request
-        if sum(len(n) + len(v) for n, v in self._fields) + len(self._target) > MAX_HEAD_BYTES:
+        if sum(len(n) + len(v) + 4 for n, v in self._fields) + len(self._target) > MAX_HEAD_BYTES:
             self._fault = (431, f"the head of the request is longer than {MAX_HEAD_BYTES:,} bytes")
+        declared = next((v.strip() for n, v in self._fields if n.lower() == b"content-length"), b"")
+        if declared.isdigit() and (len(declared) > 18 or int(declared) > MAX_BODY_BYTES):
+            self._fault = (413, f"the body is longer than {MAX_BODY_BYTES:,} bytes")
         if any(n.lower() == b"expect" and v.lower() == b"100-continue" for n, v in self._fields) and self._transport:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
