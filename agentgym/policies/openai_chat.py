@@ -25,10 +25,10 @@ import numpy as np
 from agentgym.chat import Message
 from agentgym.errors import InfrastructureError, UsageError, did_you_mean
 from agentgym.policies.http1 import Http1, HttpFault, Origin, Reply, parse_url
-from agentgym.policies.tool_text import ToolFormat, parse_tool_calls, to_text_conversation
 from agentgym.policies.transport import BUSY, RETRIED, Caller, Fault, Patience, count, dollars, retry_after
 from agentgym.policies.wire import Encoder, Reasoning, ShapeError, error_text, from_openai, loads, turn_seed
 from agentgym.protocols import Completion, EpisodeContext, FinishReason, Policy, PolicyBase, Sampling, Tokens, Usage
+from agentgym.tool_text import ToolFormat, parse_tool_calls, to_text_conversation
 from agentgym.toolspec import ToolSpec
 
 OPENAI = "https://api.openai.com/v1"
