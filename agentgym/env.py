@@ -254,10 +254,22 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         found: list[str] = []
         seed = 0
         while len(found) < wanted:
-            if in_split(seed, self.split):
+            if in_split(self.split_key(seed), self.split):
                 found.append(str(seed))
             seed += 1
         return found
+
+    def generator(self, seed: int) -> np.random.Generator:
+        """What `new_task` draws the task of this seed from."""
+        return _generator(seed, self.label)
+
+    def split_key(self, seed: int) -> int:
+        """What decides the half of the tasks that a seed belongs to: the seed itself.
+
+        Where different seeds draw the same question (there are few of them, or their parts commute), a family gives such
+        seeds the same number, so that nothing that is held out is trained on under another seed.
+        """
+        return seed
 
     def make_task(self, item: str) -> Task:
         """The task with this id: the same, byte for byte, on every machine.
@@ -270,7 +282,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             raise NotFoundError(
                 f"{self.label} has no task {item!r}: its tasks are numbered by seed, e.g. {self.label}/control/0"
             )
-        task = self.new_task(_generator(seed, self.label))
+        task = self.new_task(self.generator(seed))
         task.seed = seed
         return self._finish_task(task, item, seed)
 
@@ -284,7 +296,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
 
     def _item_of_seed(self, seed: int) -> str:
         """The task that ``reset(seed=...)`` plays: the seed itself, or the next one that lies in the split."""
-        while not in_split(seed, self.split):
+        while not in_split(self.split_key(seed), self.split):
             seed += 1
         return str(seed)
 
