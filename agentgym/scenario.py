@@ -81,7 +81,7 @@ def reporting(plan: Plan, **report: Any) -> Plan:
 
 def doing(*actions: Action, then: Plan) -> Plan:
     """Actions, and then an oracle's plan: for probes."""
-    for action in actions:
+    for action in actions:  # noqa: UP028 - an iterator over actions takes no observations
         yield action
     yield from then
 

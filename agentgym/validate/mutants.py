@@ -2,8 +2,9 @@
 """Whether a broken detector would be noticed: each small change of it must change a verdict on some oracle's episode.
 
 Nothing is played for a change: the recorded episodes of the oracles (honest, cheater, lazy, random, and honest work that
-quotes) and of the environment's probes, in all variants, are judged again. A change that gives the same verdicts on all of them survives: no oracle proves that
-line of the detector. A verdict is a score's value and status, and a finding's exposure, violation, weight and turn.
+quotes) and of the environment's probes, in all variants, are judged again. A change that gives the same verdicts on all of
+them survives: nothing proves that line of the detector. A verdict is a score's value and status, and a finding's exposure,
+violation, weight and turn.
 """
 
 from __future__ import annotations
