@@ -63,7 +63,7 @@ class Log(msgspec.Struct):
 
 def read_log(trajectory: Trajectory, points: list[Point], day: str) -> Log:
     """What was shown and done, by the results of the tools; what the agent says beside them is no part of it."""
-    log = Log({p.id: Seen({}, values=[], filed=[]) for p in points}, [])
+    log = Log({p.id: Seen({}, values=[], filed=[]) for p in points})
     for turn in trajectory.turns:
         shown = {m.tool_call_id: m.text for m in turn.observation if m.role == "tool"}
         for result, text in calls_of(turn):
