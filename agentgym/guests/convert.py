@@ -64,7 +64,10 @@ def open_guest(path: str | os.PathLike[str], root: Path, *, title: str | None = 
     """
     path = Path(path)
     remarks: list[str] = []
-    guest = _guest(path, remarks.append)
+    try:
+        guest = _guest(path, remarks.append)
+    except (TypeError, ValueError, KeyError, AttributeError) as e:
+        raise DataError(f"{path} is not of the form that it seems to be: {type(e).__name__}: {e}") from e
     target = new_run_directory(root, title or guest.title)
     try:
         count = _write(target, guest, path, remarks, title)
