@@ -157,7 +157,7 @@ def _each_trace(path: Path, remark: Remark) -> Iterator[GuestEpisode]:
         traces = row.get("traces") or [] if "traces" in row else [row]
         name = str((row.get("env") or {}).get("id") or "verifiers")
         if not traces:  # nothing was played: what broke is told
-            traces = [{"task": row.get("task"), "errors": row.get("errors"), "agent": {}}]
+            traces = [{"task": row.get("task"), "errors": row.get("errors"), "agent": {}, "ok": False}]
         for trace in traces:
             agent = str((trace.get("agent") or {}).get("name") or "agent")
             family = name if len(traces) == 1 else f"{name}.{agent}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logs of other harnesses become runs: all that was said and scored is there; what is damaged is named and costs itself alone."""
+"""Logs of other harnesses become runs: what was said and scored is there; damage is named and costs itself alone."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_traces_of_verifiers_0_4_keep_their_exact_tokens(tmp_path: Path) -> None
     trace = {
         "agent": {"config": {"model": "m"}, "name": "solver"}, "nodes": nodes,
         "rewards": {"right": {"score": 1.0, "weight": 0.5}},
-        "metrics": {"n": 2.0}, "ok": True, "verifiers": {"version": "0.4.0"}, 
+        "metrics": {"n": 2.0}, "ok": True, "verifiers": {"version": "0.4.0"},
         "calls": [{"node": 1, "usage": {"input_tokens": 3, "output_tokens": 2}}],
     }  # fmt: skip
     episode = {"env": {"id": "shop"}, "task": {"type": "T", "data": {"name": "a/b"}}, "traces": [trace], "ok": True}
@@ -167,6 +167,16 @@ def test_traces_of_verifiers_0_4_keep_their_exact_tokens(tmp_path: Path) -> None
     ]
     assert (e.reward, e.gold) == (0.5, 0.5)
     assert run.meta["guest"]["harness"] == "verifiers 0.4.0"
+
+
+def test_traces_that_verifiers_0_4_wrote_are_there(tmp_path: Path) -> None:
+    run, remarks = imported(DATA / "verifiers04", tmp_path)
+    assert (remarks, run.count(), run.meta["model"]) == ([], 5, "scripted")
+    e = run.episode("shop/plain/item 1", 1)
+    assert (e.gold, e.trajectory.turns[1].message.reasoning) == (1.0, "it was told")
+    assert [list(t.output_ids) for t in e.trajectory.tokens or () if t] == [[7, 8], [12]]
+    broken = run.episode("shop/plain/broken", 0)
+    assert (broken.outcome, broken.error, broken.gold) == ("infrastructure", "SandboxError: no box", None)
 
 
 # -- others -----------------------------------------------------------------------------------------------------------
@@ -297,10 +307,11 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     assert not is_guest(tmp_path / "none.eval")
 
 
-KEYS = (
-    "role content messages tool_calls function scores samples eval reward info traj simulations nodes agent message trajectory history"
-    " example_id completion type id status traces task env rewards prompt metrics timing"
-).split()
+KEYS = [
+    "role", "content", "messages", "tool_calls", "function", "scores", "samples", "eval", "reward", "info",
+    "traj", "simulations", "nodes", "agent", "message", "trajectory", "history", "example_id", "completion", "type",
+    "id", "status", "traces", "task", "env", "rewards", "prompt", "metrics", "timing",
+]  # fmt: skip
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
