@@ -14,34 +14,51 @@ import json
 import time
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
 from agentgym.chat import Message, user
 from agentgym.policies.hf_model import HFPolicy
-from agentgym.protocols import EpisodeContext, Sampling
+from agentgym.protocols import EpisodeContext, Sampling, Tokens
 
 SAID = "That is not quite what I had in mind. Think about it once more and tell me what else there could be, in your own words."
 
 
-async def episode(policy: HFPolicy, number: int, turns: int, tokens: int) -> int:
+async def episode(policy: HFPolicy, number: int, turns: int, tokens: int) -> list[Tokens]:
     player = policy.begin(EpisodeContext(f"bench/{number}", 0, number))
     conversation: list[Message] = [user(f"Tell me a story about {number} small birds that learn to fly in a big city.")]
-    sampled = 0
+    made = []
     for _ in range(turns):
         done = await player.act(conversation, (), Sampling(temperature=1.0, max_tokens=tokens, seed=number))
-        sampled += done.usage.completion_tokens
+        assert done.tokens is not None
+        made.append(done.tokens)
         conversation += [done.message, user(SAID)]
     await player.end()  # type: ignore[attr-defined]
-    return sampled
+    return made
+
+
+def worst(model: Any, made: list[Tokens]) -> float:
+    """Largest difference of an episode's log-probabilities to those of one pass over all of it."""
+    assert made[-1].prompt_ids is not None
+    ids = torch.from_numpy(np.concatenate([made[-1].prompt_ids, made[-1].output_ids]).astype(np.int64))
+    with torch.no_grad():
+        logprobs = torch.log_softmax(model(ids[None]).logits[0, :-1], -1).gather(1, ids[1:, None])[:, 0].numpy()
+    apart = 0.0
+    for t in made:
+        assert t.prompt_ids is not None
+        begun = len(t.prompt_ids) - 1
+        apart = max(apart, float(np.abs(logprobs[begun : begun + len(t.output_ids)] - t.logprobs).max()))
+    return apart
 
 
 async def together(model: Any, tokenizer: Any, episodes: int, turns: int, tokens: int) -> tuple[int, dict[str, Any]]:
     policy = HFPolicy.of(model, tokenizer, max_batch=episodes)
-    sampled = sum(await asyncio.gather(*(episode(policy, i, turns, tokens) for i in range(episodes))))
+    made = await asyncio.gather(*(episode(policy, i, turns, tokens) for i in range(episodes)))
+    sampled = sum(len(t.output_ids) for one in made for t in one)
     engine = policy._engine
     assert engine is not None
-    figures = {"passes": engine.passes, "computed_tokens": engine.computed_tokens}
+    figures = {"passes": engine.passes, "computed_tokens": engine.computed_tokens, "first": made[0]}
     await policy.aclose()
     return sampled, figures
 
@@ -86,6 +103,8 @@ def main() -> None:
         begun = time.process_time()
         sampled, figures = run()
         cpu = time.process_time() - begun
+        if (first := figures.pop("first", None)) is not None:
+            figures["worst_logprob_difference"] = round(worst(model, first), 7)
         line = {"bench": "hf", "how": how, "episodes": episodes, "turns": args.turns, "sampled": sampled, **figures}
         print(json.dumps({**line, "cpu_s": round(cpu, 2), "tokens_per_cpu_s": round(sampled / cpu, 1)}), flush=True)
 
