@@ -234,7 +234,7 @@ class LocalPolicy(PolicyBase):
         """What is proved to render as the engine does; None: the engine has to do it. Loads the model on first use."""
         engine = self._loaded()
         with self._lock:
-            return engine.renderer(self._file())
+            return engine.renderer(self._file)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One turn of the engine, loaded on first use; blocks, without holding Python's lock."""
@@ -325,10 +325,10 @@ class _Engine:
             raise InfrastructureError(f"the local engine answered with {type(reply).__name__}, not an object")
         return reply
 
-    def renderer(self, path: Path) -> Renderer | None:
+    def renderer(self, file: Callable[[], Path]) -> Renderer | None:
         """The renderer whose prompts are the engine's own, text and number of tokens; None where there is none."""
         if not self._tried:
-            self._rendered, self._tried = self._proved(path), True
+            self._rendered, self._tried = self._proved(file()), True
         return self._rendered
 
     def _proved(self, path: Path) -> Renderer | None:
