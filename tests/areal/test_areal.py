@@ -27,8 +27,8 @@ from agentgym.scoring import VerifierContext, verifier
 from agentgym.training import areal
 from agentgym.training.engine import PromptTooLong
 from agentgym.trajectory import Trajectory
-from tests.areal.conftest import Engine, solves
-from tests.token_engine import END, START, Bytes, calling, ids_of, renderer
+from tests.areal.conftest import Engine
+from tests.token_engine import END, START, Bytes, calling, ids_of, renderer, solves
 
 EASY = {"task_id": "tools.lookup/control/0", "messages": []}
 OTHER = {"task_id": "tools.lookup/control/1", "messages": []}
