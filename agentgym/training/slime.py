@@ -73,11 +73,7 @@ async def generate(
     task_id = (getattr(sample, "metadata", None) or {}).get("task_id")
     if not task_id:
         raise UsageError("the sample's metadata has no task_id: write the prompt data with agentgym.training.slime.rows")
-    ask: Post
-    if post is None:
-        from slime.utils.http_utils import post as ask
-    else:
-        ask = post
+    ask = _slimes_own() if post is None else post
     played = await play_task(str(task_id), lambda: _seat(args, sampling_params, ask), trial=next(_trials))
     return fill(sample, played)
 
@@ -179,6 +175,12 @@ def _seat(args: Any, params: dict[str, Any], post: Post) -> Seat:
         one_row=False,
         sampling=sampling,
     )
+
+
+def _slimes_own() -> Post:
+    from slime.utils.http_utils import post
+
+    return post  # type: ignore[no-any-return]
 
 
 def _renderer(args: Any) -> Any:
