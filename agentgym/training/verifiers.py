@@ -71,7 +71,7 @@ def taskset(families: str | Sequence[str], *, split: str | None = "train", varia
             """The task's id: the same in every load."""
             return str(self.data.task_id)
 
-        @vf.reward(weight=1.0)
+        @vf.reward(weight=1.0)  # type: ignore[untyped-decorator, unused-ignore]
         async def agentgym(self, trace: Any) -> float:
             """What the environment pays for the last answer."""
             return await reward(self.data.task_id, trace.last_reply)
