@@ -125,7 +125,7 @@ def test_a_batch_of_ours_passes_verls_own_postprocessing_and_holds_what_was_samp
         assert (scores[last], float(scores.sum())) == (1.0, 1.0)
     extra = got.non_tensor_batch
     assert extra["turn_scores"].tolist() == [[0.0, 0.0, 1.0]] * 2
-    assert extra["__num_turns__"].tolist() == [6, 6], "a question, three calls, two answers of tools"
+    assert extra["__num_turns__"].tolist() == [7, 7], "a question, three calls, an answer to each"
     assert extra["min_global_steps"].tolist() == [5, 5]
 
 
