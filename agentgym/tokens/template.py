@@ -126,7 +126,8 @@ class TemplateRenderer:
                 self._proved.clear()
             self._proved[shape] = self._prove_continuation(shape)
         section = self._proved[shape]
-        if section is None:
+        # reasoning that is there and empty, or that the template would write although there was none
+        if section is None or self._shows_reasoning(output) != (self._thought_mark in section):
             return None
         try:
             head = self._render(_history(0, shape), tools, True)
@@ -247,11 +248,16 @@ class TemplateRenderer:
             pieces += [other[:size], Control(other[size:])]
         return self._encoder.encode(pieces)
 
+    @property
+    def _thought_mark(self) -> str:
+        return "<|channel|>analysis" if self.format.name == "harmony" else "</think>"
+
     def _shows_reasoning(self, prompt: list[int]) -> bool:
-        """Whether a prompt may hold reasoning of earlier turns; yes where that is not certain."""
-        mark = "<|channel|>" if self.format.name == "harmony" else "</think>"
-        id = self._text.added.get(mark)
-        return id in prompt if id is not None else mark in self._text.decode(prompt)
+        """Whether tokens hold reasoning; yes where that is not certain."""
+        id = self._text.added.get(self._thought_mark)
+        if id is None or self.format.name == "harmony":
+            return self._thought_mark in self._text.decode(prompt)
+        return id in prompt
 
     def _last_special(self, text: str) -> int:
         """The token that a text ends with."""
@@ -379,7 +385,7 @@ class TemplateRenderer:
                     "the chat template changes the conversation when it asks for an answer; it cannot be used here"
                 )
             text = opened[len(shut) :]
-            if not text and len(messages) > 1:  # DeepSeek's go on behind the results, unasked
+            if not text and len(messages) > 1 and self._native and result:  # DeepSeek's go on behind the results, unasked
                 text = opened.rpartition(_SEEN)[2]
             if text and text not in result:
                 result.append(text)

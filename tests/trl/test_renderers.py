@@ -55,9 +55,10 @@ def says(name: str, before: list[Message], said: Message) -> list[int]:
     r = renderer(name)
     text = r._render(before, (WEATHER,), True)
     whole = r._render([*before, said], (WEATHER,), False)
-    if not whole.startswith(text):  # the prompt has begun the reasoning
-        assert text.endswith("<think>\n")
-        return [*r._encode(f"{said.reasoning}\n</think>\n\n{said.text}"), r.stop_ids[0]]
+    if not whole.startswith(text.removesuffix("<think>\n")):  # what came before is dropped by now
+        text, whole = r._render([HI], (WEATHER,), True), r._render([HI, said], (WEATHER,), False)
+    if not whole.startswith(text):  # the prompt has begun the reasoning, which the template forgets
+        whole = f"{text}{said.reasoning}\n</think>\n\n{whole[len(text.removesuffix('<think>' + chr(10))) :]}"
     ids = r._encode(whole[len(text) :])
     end = next((i for i, token in enumerate(ids) if token in r.stop_ids), len(ids))
     if end < len(ids):
@@ -143,7 +144,9 @@ def test_pitfall_02_a_template_that_drops_what_stood_before_forks_and_never_gues
     assert rows.drift.forked == (then is None)
     assert sum(row.trained for row in rows.rows) == 2 * len(output)
     if then is not None:
-        assert then == whole
+        assert r._text.decode(then) == r._text.decode(whole)
+        # where the opened answer ends with a new line and the template goes on with another, the tokenizer joins the two
+        assert then == whole or whole[: len(prompt)] != prompt
 
 
 @pytest.mark.parametrize("finish", ["end in ids", "end kept back"])
@@ -182,10 +185,16 @@ def test_what_the_template_writes_is_read_back(name: str) -> None:
 @pytest.mark.parametrize("name", ["qwen3", "glm4moe", "qwen3_5_think", "gptoss"])
 def test_a_call_that_is_merely_thought_of_is_none(name: str) -> None:
     r = renderer(name)
-    thought = says(name, [HI], assistant("", CALL)) if name != "qwen3_5_think" else r._encode("<tool_call>")
-    opened = r._encode("<|channel|>analysis<|message|>" if name == "gptoss" else "<think>")
-    assert r.parse([*opened, *thought[:-1]]).message.tool_calls == () or name == "gptoss"
-    assert r.parse([*opened, *r._encode("to=functions.weather"), r.stop_ids[0]]).message.tool_calls == ()
+    *said, _ = says(name, [HI], assistant("", CALL))
+    called = r._text.decode(said).rpartition("</think>")[2]
+    assert len(r.parse(r._encode(called), prompt_ids=[], tools=(WEATHER,)).message.tool_calls) == 1
+    if name == "gptoss":
+        called = called.replace("commentary json", "analysis")
+        assert r.parse(r._encode(called)).message.reasoning
+    else:
+        called = f"<think>{called}"
+    for more in ("", "</think>" * (name != "gptoss")):
+        assert r.parse([*r._encode(called + more), r.stop_ids[0]], prompt_ids=[]).message.tool_calls == ()
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
