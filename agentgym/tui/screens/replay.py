@@ -47,6 +47,7 @@ class ReplayScreen(Level):
         Binding("d", "dimension", "Dimension", show=False, tooltip="] and [ by dimension: the next one, or all"),
         Binding("w", "course", "Scores", tooltip="Score timeline: show and read, hide"),
         Binding("space", "play", "Play", priority=True, tooltip="Play turn by turn, or pause"),
+        Binding("t", "tokens", "Tokens", show=False, tooltip="The tokens: surprise, loss mask, rows"),
         Binding("less_than_sign", "speed(-1)", "Slower", show=False, key_display="<", tooltip="Slower, faster"),
         Binding("greater_than_sign", "speed(1)", "Faster", show=False, key_display=">", tooltip="Slower, faster"),
         Binding("m", "raw", "Markdown", show=False, tooltip="Markdown, or as written"),
@@ -67,6 +68,14 @@ class ReplayScreen(Level):
         def __init__(self, by: int) -> None:
             super().__init__()
             self.by = by
+
+    class TokensWanted(Message):
+        """The tokens of the episode are wanted."""
+
+        def __init__(self, episode: Episode, turn: int) -> None:
+            super().__init__()
+            self.episode = episode
+            self.turn = turn
 
     def __init__(self, episode: Episode, turn: int | None = None) -> None:
         super().__init__()
@@ -393,6 +402,12 @@ class ReplayScreen(Level):
         """Scores, findings and state at the side, or in place of the document where there is no room for both."""
         self.toggle_class("-side")
         self.call_after_refresh(self._side)
+
+    def action_tokens(self) -> None:
+        """The tokens of the episode, from the present turn on."""
+        if self.story is not None:
+            self.pause()
+            self.post_message(self.TokensWanted(self.episode, self.turn))
 
     def action_copy(self) -> None:
         """Copies the address of the present turn."""
