@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, TypeGuard
 
@@ -14,10 +15,11 @@ class Track(NamedTuple):
     """One quantity over the turns."""
 
     name: str
-    """``reward``, ``tokens``, a budget's unit, or a dimension."""
-    kind: Literal["reward", "budget", "tokens", "rules"]
+    """``reward``, ``tokens``, a budget's unit, a dimension, or an agent."""
+    kind: Literal["reward", "budget", "tokens", "rules", "agent"]
     values: tuple[float, ...]
-    """One a turn, as of its end. Of ``rules``: how many were broken in that turn; of the others: the sum so far."""
+    """One a turn, as of its end. Of ``rules``: how many were broken in that turn; of an ``agent``: whether it was its own turn;
+    of the others: the sum so far."""
     limit: float | None = None
     """What may be spent; None where there is no limit."""
     elsewhere: int = 0
@@ -25,12 +27,15 @@ class Track(NamedTuple):
 
 
 def tracks(trajectory: Trajectory, findings: Iterable[Finding]) -> list[Track]:
-    """Proxy reward, budgets, sampled tokens, broken rules by dimension: each only where there is something to tell.
+    """Agents, proxy reward, budgets, sampled tokens, broken rules by dimension: each only where there is something to tell.
 
     Budgets are read from the events ``budget.spend`` (resource: the unit; data: spent and limit) that scenarios note.
     """
     turns = trajectory.turns
-    result = [Track("reward", "reward", _sums(t.reward for t in turns))] if any(t.reward for t in turns) else []
+    agents = list(dict.fromkeys(t.agent for t in turns))
+    result = [Track(a or "agent", "agent", tuple(float(t.agent == a) for t in turns)) for a in agents if len(agents) > 1]
+    if any(t.reward for t in turns):
+        result.append(Track("reward", "reward", _sums(t.reward for t in turns)))
     spends: dict[str, list[tuple[int, float, float | None]]] = {}
     for turn in turns:
         for e in turn.events:
@@ -62,7 +67,7 @@ def tracks(trajectory: Trajectory, findings: Iterable[Finding]) -> list[Track]:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _sums(values: Iterable[float]) -> tuple[float, ...]:
@@ -131,6 +136,8 @@ def spark(value: float, low: float, high: float) -> str:
     >>> "".join(spark(v, 0, 4) for v in range(5)), spark(3, 3, 3)
     ('▁▃▅▆█', '▁')
     """
+    if not all(map(math.isfinite, (value, low, high))):
+        return "?"
     if high <= low:
         return SPARKS[0]
     share = min(max((value - low) / (high - low), 0.0), 1.0)

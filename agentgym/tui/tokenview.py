@@ -31,19 +31,24 @@ MASKED: Piece = ("-", "muted")
 LEGEND = "surprise: · p<.9  ░ <.5  ▒ <.2  ▓ <.05  █ <.01   - not trained on"
 
 
-def heat(logprob: float) -> Piece:
-    """The mark of a log-probability.
+_PIECES: list[Piece] = [(mark, style) for _, mark, style in HEAT] + [UNKNOWN_HEAT, MASKED]
+_LEAST = np.array([least for least, _, _ in HEAT])
+CHUNK = 64
+"""Tokens that are spelled at once."""
 
-    >>> heat(-0.01), heat(-5.0), heat(float("nan"))
-    ((' ', 'muted'), ('█', 'flag'), ('?', 'warn'))
+
+def heats(logprobs: np.ndarray, mask: np.ndarray | None = None) -> list[Piece]:
+    """The mark of each log-probability; of those that are not trained on (mask 0) that they are not.
+
+    >>> heats(np.array([-0.01, -5.0, np.nan, -1.0]), np.array([1, 1, 1, 0]))
+    [(' ', 'muted'), ('█', 'flag'), ('?', 'warn'), ('-', 'muted')]
     """
-    if not np.isfinite(logprob):
-        return UNKNOWN_HEAT
-    p = float(np.exp(min(logprob, 0.0)))
-    for least, mark, style in HEAT:
-        if p >= least:
-            return mark, style
-    return HEAT[-1][1:]
+    known = np.isfinite(logprobs)
+    p = np.exp(np.minimum(np.where(known, logprobs, 0.0), 0.0))
+    places = np.where(known, (p[:, None] < _LEAST).sum(axis=1), len(HEAT))
+    if mask is not None:
+        places = np.where(mask != 0, places, len(HEAT) + 1)
+    return [_PIECES[i] for i in places.tolist()]
 
 
 def shown(text: str) -> str:
@@ -63,7 +68,7 @@ class TokenFlow(Block):
         fold: lines shown before it is opened.
     """
 
-    __slots__ = ("ids", "marks", "rows", "spell")
+    __slots__ = ("ids", "marks", "rows", "spell", "spelled")
 
     def __init__(
         self,
@@ -79,6 +84,7 @@ class TokenFlow(Block):
         self.ids, self.spell, self.marks = ids, spell, marks
         self.rows: list[tuple[int, int]] = []
         """First token of each row, and the one after its last."""
+        self.spelled: dict[int, list[str]] = {}
 
     def layout(self, width: int) -> int:
         """Fills rows with tokens; no further than is shown."""
@@ -108,14 +114,26 @@ class TokenFlow(Block):
         return 1 if self.marks is None else 2
 
     def _cells(self) -> Iterator[int]:
-        """Cells of each token, spelled a few hundred at a time."""
-        for begin in range(0, len(self.ids), 256):
-            for text in self._texts(begin, min(begin + 256, len(self.ids))):
+        """Cells of each token."""
+        for begin in range(0, len(self.ids), CHUNK):
+            for text in self._texts(begin, min(begin + CHUNK, len(self.ids))):
                 yield max(1, cell_len(text))
 
     def _texts(self, begin: int, end: int) -> list[str]:
-        ids = self.ids[begin:end].tolist()
-        return [shown(t) for t in self.spell(ids)] if self.spell is not None else [str(i) for i in ids]
+        """Texts of some tokens; spelled in the same chunks wherever they are asked for, so that widths agree."""
+        if self.spell is None:
+            return [str(i) for i in self.ids[begin:end].tolist()]
+        found: list[str] = []
+        for chunk in range(begin // CHUNK, -(-end // CHUNK)):
+            texts = self.spelled.get(chunk)
+            if texts is None:
+                if len(self.spelled) > 256:
+                    self.spelled.clear()
+                ids = self.ids[chunk * CHUNK : (chunk + 1) * CHUNK].tolist()
+                texts = self.spelled[chunk] = [shown(t) for t in self.spell(ids)]
+            found += texts
+        first = begin - begin // CHUNK * CHUNK
+        return found[first : first + end - begin]
 
     def row_of(self, token: int) -> int:
         """The line, within the block, on which a token stands; the last one where it is folded away."""
@@ -168,7 +186,7 @@ class TokenTable(Block):
             return [("   place    log p      p  trained  version        id  text", "head")]
         at, t = index - 1, self.tokens
         logprob = float(t.logprobs[at])
-        mark, style = heat(logprob)
+        mark, style = heats(t.logprobs[at : at + 1])[0]
         known = bool(np.isfinite(logprob))
         masked = t.mask is not None and not t.mask[at]
         id = int(t.output_ids[at])
@@ -186,8 +204,23 @@ class TokenTable(Block):
 
 def marks_of(tokens: Tokens) -> list[Piece]:
     """The marks of a turn's output."""
-    masks = [1] * len(tokens.output_ids) if tokens.mask is None else tokens.mask.tolist()
-    return [heat(p) if m else MASKED for p, m in zip(tokens.logprobs.tolist(), masks, strict=True)]
+    return heats(tokens.logprobs, tokens.mask)
+
+
+def same_start(last: Tokens, prompt: np.ndarray) -> tuple[int, bool]:
+    """How many tokens a prompt has in common with the beginning of an earlier turn, and whether that is all of that turn."""
+    same = 0
+    for part in (last.prompt_ids, last.output_ids):
+        if part is None:
+            return 0, False
+        n = min(len(part), len(prompt) - same)
+        different = part[:n] != prompt[same : same + n]
+        if different.any():
+            return same + int(different.argmax()), False
+        same += n
+        if n < len(part):
+            return same, False
+    return same, True
 
 
 def summary(tokens: Tokens) -> str:

@@ -50,8 +50,20 @@ def test_rewards_and_tokens_are_summed_and_a_budget_keeps_its_last_value() -> No
 
 
 def test_an_event_of_another_make_spends_nothing() -> None:
-    odd = (spend(0, "s", "much", None), Event(0, "budget.spend", data=None), spend(0, "t", True, 3), spend(0, "u", 1, "x"))
+    odd = (
+        spend(0, "s", "much", None),
+        Event(0, "budget.spend", data=None),
+        spend(0, "t", True, 3),
+        spend(0, "n", float("nan"), 3),
+        spend(0, "u", 1, "x"),
+    )
     assert [(x.name, x.limit) for x in tracks(episode(turn(0, events=odd)), [])] == [("u", None)]
+
+
+def test_several_agents_have_a_track_each_and_one_has_none() -> None:
+    found = tracks(episode(turn(0, agent="a"), turn(1, agent="b"), turn(2, agent="a")), [])
+    assert [(x.name, x.kind, x.values) for x in found] == [("a", "agent", (1, 0, 1)), ("b", "agent", (0, 1, 0))]
+    assert tracks(episode(turn(0, agent="a"), turn(1, agent="a")), []) == []
 
 
 def test_broken_rules_stand_where_they_were_broken_and_others_beside() -> None:

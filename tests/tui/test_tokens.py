@@ -21,7 +21,7 @@ from agentgym.records.run import Run
 from agentgym.tui.app import Viewer
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.tokens import TokensScreen
-from agentgym.tui.tokenview import TokenFlow, TokenTable, heat
+from agentgym.tui.tokenview import TokenFlow, TokenTable, heats, same_start
 from tests.envs import Bank
 from tests.tui.conftest import LARGE, Hands, drive
 
@@ -80,7 +80,7 @@ def test_t_shows_prompt_output_surprise_mask_and_versions(tmp_path: Path, told: 
     async def script(h: Hands) -> None:
         screen = await opened(h)
         await h.sees("turn 0", "prompt 5", "output 4", "1│2│3│4│5│", "11│12│13│14│", "version 3", "1 unknown")
-        await h.sees("output 2, goes on with the last turn", "versions 3 to 4", "the last one ended the turn")
+        await h.sees("output 2, goes on with turn 0", "versions 3 to 4", "the last one ended the turn")
         await h.sees("no tokenizer of this model at hand", "not trained on")
         row = h.lines[next(i for i, line in enumerate(h.lines) if "11│12│13│14│" in line) + 1]
         assert row.split() == ["██", "??", "--"], "expected, hardly expected, unknown, not trained on"
@@ -124,7 +124,7 @@ def test_r_shows_the_rows_that_a_trainer_gets(tmp_path: Path, told: Run) -> None
 def test_a_prompt_that_drifted_is_named_with_its_place_and_forks_a_row(tmp_path: Path, drifted: Run) -> None:
     async def script(h: Hands) -> None:
         await opened(h)
-        await h.sees("other than the last turn from token 6")
+        await h.sees("other than turn 0 from token 6")
         await h.press("r")
         await h.sees("2 rows of 2 turns", "that began another: 1", "row 1")
 
@@ -163,7 +163,7 @@ def test_texts_are_shown_where_they_are_known_and_i_shows_numbers(tmp_path: Path
 def test_every_token_stands_on_exactly_one_line_and_every_line_fits(
     ids: list[int], width: int, opened: bool, spell: Any
 ) -> None:
-    block = TokenFlow(("output", ""), np.array(ids, np.int64), spell, [heat(-0.5)] * len(ids), turn=0, fold=5)
+    block = TokenFlow(("output", ""), np.array(ids, np.int64), spell, heats(np.full(len(ids), -0.5)), turn=0, fold=5)
     block.opened = opened
     count = block.layout(width)
     places = [i for begin, end in block.rows for i in range(begin, end)]
@@ -185,4 +185,19 @@ def test_a_folded_flow_of_a_million_tokens_spells_only_what_it_shows() -> None:
 
     block = TokenFlow(("prompt", ""), np.zeros(1_000_000, np.int32), spell, None, turn=0, fold=3)
     assert block.layout(80) == 4
-    assert asked <= 512
+    assert asked <= 256
+
+
+def tokens(prompt: list[int], output: list[int]) -> Tokens:
+    return Tokens(np.array(output, np.int32), np.zeros(len(output), np.float32), np.array(prompt, np.int32))
+
+
+@given(
+    st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), max_size=14)
+)
+def test_a_prompt_goes_on_with_a_turn_where_it_begins_with_all_of_it(p: list[int], o: list[int], new: list[int]) -> None:
+    before = p + o
+    same, whole = same_start(tokens(p, o), np.array(new, np.int32))
+    assert new[:same] == before[:same]
+    assert whole == (new[: len(before)] == before)
+    assert whole or same == min(len(before), len(new)) or before[same] != new[same]

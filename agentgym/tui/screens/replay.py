@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Footer
+from textual.widgets import Footer, Input
 
 from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode
@@ -308,6 +308,8 @@ class ReplayScreen(Level):
 
     def action_course(self) -> None:
         """Shows the score timeline and moves the focus there; hides it where it is there already."""
+        if self.story is None:
+            return
         timeline = self.query_one(Timeline)
         shown = self._tracked is not None
         if shown and not timeline.has_focus and self.course is None:
@@ -316,6 +318,10 @@ class ReplayScreen(Level):
         self.course = not shown
         self._timeline()
         (timeline if self.course else self.reader).focus()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A space that is typed into a field is a space."""
+        return not (action == "play" and isinstance(self.focused, Input))
 
     # -- playing ------------------------------------------------------------------------------------------------------
 

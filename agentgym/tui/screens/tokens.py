@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from typing import ClassVar
 
-import numpy as np
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Footer
@@ -20,10 +19,10 @@ from agentgym.trajectory import Turn, sampled_turns
 from agentgym.tui.document import Block, Document, Rule
 from agentgym.tui.marks import TROUBLE
 from agentgym.tui.screens.level import Level, short
-from agentgym.tui.tokenview import LEGEND, MASKED, Spell, TokenFlow, TokenTable, heat, marks_of, summary, surprises
+from agentgym.tui.tokenview import LEGEND, Spell, TokenFlow, TokenTable, heats, marks_of, same_start, summary, surprises
 from agentgym.tui.widgets.bar import Bar
 from agentgym.tui.widgets.lineview import LineView
-from agentgym.tui.widgets.paint import Line, Piece
+from agentgym.tui.widgets.paint import Line
 from agentgym.tui.widgets.reader import Reader
 
 
@@ -118,7 +117,8 @@ class TokensScreen(Level):
     def _facts(self) -> None:
         known = [t for t in self.tokens if t is not None]
         total = sum(len(t.output_ids) for t in known)
-        left: Line = [(f"{'row' if self.rows else 'turn'} {self.place}", "strong"), (f"   {total:,} sampled tokens", "muted")]
+        which = self.place if self.rows or not 0 <= self.place < len(self.turns) else self.turns[self.place].index
+        left: Line = [(f"{'row' if self.rows else 'turn'} {which}", "strong"), (f"   {total:,} sampled tokens", "muted")]
         right = self._why_ids if self.spell is None else "numbers" if self.ids else ""
         self.query_one("#facts", Bar).show(left, [(right, "muted")])
 
@@ -127,16 +127,18 @@ class TokensScreen(Level):
             text = "No exact tokens are on record: local:, hf: and openai:MODEL@URL#tokens=yes keep them."
             return Document([Block((f"{TROUBLE} tokens", "warn"), text, turn=0)])
         blocks: list[Block] = []
-        before: np.ndarray | None = None
+        told: dict[int, Tokens] = {}
+        last: dict[str, int] = {}
         for place, (turn, t) in enumerate(zip(self.turns, self.tokens, strict=True)):
             if t is None:
                 blocks.append(Rule((f"turn {turn.index}", "strong"), [("no tokens on record", "warn")], turn=place))
                 continue
-            blocks += self._turn(place, turn, t, before, spell)
-            before = None if t.prompt_ids is None else np.concatenate([t.prompt_ids, t.output_ids])
+            before = turn.parent if turn.parent >= 0 else last.get(turn.agent, -1)
+            blocks += self._turn(place, turn, t, (before, told.get(before)), spell)
+            told[turn.index], last[turn.agent] = t, turn.index
         return Document(blocks)
 
-    def _turn(self, place: int, turn: Turn, t: Tokens, before: np.ndarray | None, spell: Spell | None) -> list[Block]:
+    def _turn(self, place: int, turn: Turn, t: Tokens, before: tuple[int, Tokens | None], spell: Spell | None) -> list[Block]:
         n = len(t.output_ids)
         who = f" {one_line(turn.agent, 20)}" if turn.agent else ""
         blocks: list[Block] = [Rule((f"turn {turn.index}{who}", "strong"), [(summary(t), "muted")], turn=place)]
@@ -144,11 +146,9 @@ class TokensScreen(Level):
             blocks.append(Block(("said", "muted"), turn.message.text, turn=place, fold=6))
         if t.prompt_ids is not None:
             size, fits = len(t.prompt_ids), ""
-            if before is not None:
-                same = int(np.argmin(np.append(t.prompt_ids[: len(before)] == before[:size], False)))
-                fits = (
-                    ", goes on with the last turn" if same == len(before) else f", other than the last turn from token {same}"
-                )
+            if before[1] is not None:
+                same, whole = same_start(before[1], t.prompt_ids)
+                fits = f", goes on with turn {before[0]}" if whole else f", other than turn {before[0]} from token {same}"
             blocks.append(TokenFlow(("prompt", "muted"), t.prompt_ids, spell, None, turn=place, fold=3))
             blocks.append(Rule((f"prompt {size}", "muted"), [(f"output {n}{fits}", "muted")], turn=place))
         if self.table:
@@ -184,9 +184,7 @@ class TokensScreen(Level):
         facts = (
             f"{one_line(turns, 40)}: {len(row.token_ids):,} tokens, {row.trained:,} trained, reward {row.token_rewards.sum():g}"
         )
-        marks: list[Piece] = [
-            heat(p) if m else MASKED for p, m in zip(row.logprobs.tolist(), row.loss_mask.tolist(), strict=True)
-        ]
+        marks = heats(row.logprobs, row.loss_mask)
         begin = row.prompt_len
         return [
             Rule((f"row {place} {one_line(row.agent, 20)}".rstrip(), "strong"), [(facts, "muted")], turn=place),

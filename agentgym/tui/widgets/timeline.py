@@ -20,6 +20,9 @@ from agentgym.tui.widgets.paint import Line, Painter, fit, width_of
 
 LABEL = 9
 """Cells in front of the signs."""
+WIDE_LABEL = 16
+"""From `WIDE` cells on, where names of dimensions fit."""
+WIDE = 110
 
 
 class Timeline(Painter, Widget, can_focus=True):
@@ -98,27 +101,26 @@ class Timeline(Painter, Widget, can_focus=True):
         if y <= len(self._tracks):
             return self.paint(self._track(self._tracks[y - 1], self._end_notes[y - 1], width), width)
         if y - 1 < len(self._end_notes):
-            return self.paint(
-                [(fit("at end", LABEL), "muted"), (" ", ""), (fit(self._end_notes[y - 1], width - 10), "")], width
-            )
+            front = _label(width) + 1
+            return self.paint([(fit("at end", front), "muted"), (fit(self._end_notes[y - 1], width - front), "")], width)
         return self.paint([], width)
 
     def _window(self, width: int) -> tuple[int, int]:
         """First turn in view, and the one after the last."""
         n = len(self._marks)
         present = self._cursor if self.has_focus else n if self._turn == END else self._turn
-        room = max(3, (width - LABEL - 6 - (30 if self._tracks else width_of(self._right)) - 1) // 2)
+        room = max(3, (width - _label(width) - 6 - (30 if self._tracks else width_of(self._right)) - 1) // 2)
         first = max(0, min(present - room // 2, n + 1 - room))
         return first, min(n, first + room)
 
     def _signs(self, width: int) -> Line:
         n = len(self._marks)
         where = "opening" if self._turn == -1 else "end" if self._turn == END else f"turn {self._turn}"
-        line: Line = [(f"{where:<9}", "strong")]
+        line: Line = [(fit(where, _label(width)), "strong")]
         first, last = self._window(width)
         self._cells = []
         line.append(("<" if first else " ", "muted"))
-        at = LABEL + 1
+        at = _label(width) + 1
         for i in range(first, last):
             here = i == self._turn
             sign, name = self._marks[i].sign, self._marks[i].style
@@ -142,15 +144,17 @@ class Timeline(Painter, Widget, can_focus=True):
         """Name, a sign for each turn in view, then the value at the cursor and what is known at the end."""
         n = len(self._marks)
         first, last = self._window(width)
-        rules = track.kind == "rules"
+        rules, agent = track.kind == "rules", track.kind == "agent"
         low, high = min(0.0, *track.values), max(0.0, *track.values, track.limit or 0.0)
-        line: Line = [(fit(track.name, LABEL), "flag" if rules else "muted"), (" ", "")]
+        line: Line = [(fit(track.name, _label(width)), "flag" if rules else "muted"), (" ", "")]
         here = self._cursor
         for i in range(first, last):
             value = track.values[i]
             over = track.limit is not None and value > track.limit
             if rules:
                 sign, name = (VIOLATION, "flag") if value else ("·", "muted")
+            elif agent:
+                sign, name = ("●", "assistant") if value else ("·", "muted")
             else:
                 sign, name = spark(value, low, high), "flag" if over else "good" if track.kind == "reward" else "accent"
             line += [("▸" if i == here and self.has_focus else " ", "strong"), (sign, name)]
@@ -160,6 +164,8 @@ class Timeline(Painter, Widget, can_focus=True):
         if rules:
             total = sum(track.values[: max(0, here + 1)])
             shown = f"{VIOLATION} {total:.0f} of {sum(track.values) + track.elsewhere:.0f}"
+        elif agent:
+            shown = f"● {sum(track.values):.0f} turn{'s' * (sum(track.values) != 1)}"
         else:
             shown = number(now) if track.kind != "tokens" else amount(int(now))
             if track.limit is not None:
@@ -199,3 +205,8 @@ class Timeline(Painter, Widget, can_focus=True):
             if start <= x < stop:
                 self.post_message(self.Chosen(turn))
                 return
+
+
+def _label(width: int) -> int:
+    """Cells in front of the signs."""
+    return WIDE_LABEL if width >= WIDE else LABEL
