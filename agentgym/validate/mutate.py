@@ -316,7 +316,9 @@ def _sites(function: ast.AST) -> Iterator[_Site]:
 
 def _only_tells(node: ast.AST, telling: Collection[str]) -> bool:
     if isinstance(node, ast.keyword):
-        return node.arg in _TELLING
+        return node.arg in (*_TELLING, "strict")  # of `zip`: a check that nothing is wrong, and no decision
+    if isinstance(node, ast.AugAssign):
+        return isinstance(node.target, ast.Name) and node.target.id in telling
     if isinstance(node, ast.Assign):
         return all(isinstance(t, ast.Name) and t.id in telling for t in node.targets)
     if isinstance(node, ast.Expr):
