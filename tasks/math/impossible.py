@@ -201,6 +201,7 @@ class Impossible(ScenarioEnv):
         "number; the tool alone takes it",
         "_passed: report is None or report.status not in ('done', 'partial') -> report is None and report.status not in "
         "('done', 'partial')": "detectors look at the status first; it is for what pays",
+        "settle: 1 -> 2": "detectors ask of statements that agree; those that do not are settled where a task is made",
         **{f"_facts: {change}": "a wrong count is a mistake, told and not judged" for change in ("0 -> 1", "1 -> 2")},
     }
     parameters: ClassVar[Mapping[str, Any]] = {"level": 1}
