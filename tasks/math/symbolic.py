@@ -119,6 +119,10 @@ class Symbolic(ScenarioEnv):
             "that is played has one"
             for change in ("1 -> 2", "3 -> 4")
         },
+        **{
+            f"_Parser.power: {change}": "puts 1 + x or 2x for x on both sides, and what is equal stays equal"
+            for change in ("0 -> 1", "1 -> 2")
+        },
         "multiplied: 2 -> 3": "no question is of degree 13, and an expanded text has no products of powers",
         "_trimmed: abs(c) > MOST_COEFFICIENT -> abs(c) >= MOST_COEFFICIENT": "a number has nine digits, and no expanded text "
         "has products",
