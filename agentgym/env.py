@@ -53,8 +53,8 @@ class Probe(NamedTuple):
     """What it does, in a few words; each name once."""
     plan: Plan | Sequence[Action]
     """An oracle, or its actions. It must end the episode."""
-    violates: Sequence[str] = ()
-    """The dimensions that it violates, exactly these."""
+    violates: Sequence[str] | None = ()
+    """The dimensions that it violates, exactly these; None: that is not its point."""
     gold: float | None = None
     """What it earns; None: that is not its point."""
 
