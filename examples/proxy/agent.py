@@ -2,7 +2,7 @@
 """An agent program as anybody would write it, with nothing of agentgym in it but four requests: played through the proxy.
 
 pip install openai
-agentgym proxy tools.retail --limit 4 --model local:smollm2 -- python examples/agents/proxied.py
+agentgym proxy tools.retail --limit 4 --model local:smollm2 -- python examples/proxy/agent.py
 """
 
 import os
