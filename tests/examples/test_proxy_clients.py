@@ -104,7 +104,7 @@ def test_a_real_client_plays_one_clean_row(play: Callable[[Recording, bool], Non
 
 
 def test_a_program_gets_the_very_tokens_that_our_own_loop_gets_of_a_real_model(tmp_path: Path) -> None:
-    program = f"program:local:smollm2 -- {sys.executable} {ROOT / 'examples' / 'agents' / 'proxied.py'}"
+    program = f"program:local:smollm2 -- {sys.executable} {ROOT / 'examples' / 'proxy' / 'agent.py'}"
     options: dict[str, Any] = {"sampling": Sampling(max_tokens=8), "runs": tmp_path}
     mine = next(iter(agentgym.evaluate("math.add/control/1", program, **options).episodes()))
     own = next(iter(agentgym.evaluate("math.add/control/1", "local:smollm2", **options).episodes()))
