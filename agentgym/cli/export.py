@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.cli.main import OK
+from agentgym.cli.runs import find_run_or_guest
 from agentgym.errors import RecordError, UsageError
-from agentgym.records.run import Run, find_run, runs_root
+from agentgym.records.run import Run, runs_root
 from agentgym.training import export
 
 _TAKES = {
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if strange is not None:
         names = {"every": "--all-pairs"}
         raise UsageError(f"{names.get(strange, '--' + strange.replace('_', '-'))} means nothing to the format {args.format}")
-    with Run(find_run(args.run, runs_root(args.runs))) as run:
+    with Run(find_run_or_guest(args.run, runs_root(args.runs))) as run:
         chosen = export.choose(run, args.by)
         if args.format == "minari":
             if args.output in (None, "-"):

@@ -243,10 +243,37 @@ def parser() -> argparse.ArgumentParser:
     c = commands.add_parser(
         "view",
         help="look at runs, episodes and turns in the terminal",
-        description="Opens the viewer: on the newest run, on a run, or on the turn of an episode. ? shows its keys.",
+        description="Opens the viewer: on the newest run, on a run, or on the turn of an episode. ? shows its keys.\n"
+        "It opens logs of other harnesses too; `agentgym import --help` names them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     c.add_argument("address", nargs="?", metavar="ADDRESS", help="RUN or RUN::FAMILY/VARIANT/ITEM[/TRIAL][@TURN]")
+    c.add_argument("--runs", metavar="DIR", help="folder of runs")
+
+    c = commands.add_parser(
+        "import",
+        help="make a run of another harness's log",
+        description="Makes a run of each log, to be viewed, searched, reported and exported like any other. Nothing is scored\n"
+        "again: their first score within [0, 1] stands as gold, all others as metrics.",
+        epilog="""logs:
+  inspect_ai    .eval and .json, also of evals that did not end
+  verifiers     the folder of results, results.jsonl (0.1) or traces.jsonl (0.4), with exact tokens where they are there
+  SWE-agent     .traj
+  tau-bench     results in .json or .jsonl; tau2's .json
+  messages      JSONL (or .gz) of OpenAI-style conversations: {"messages": [...]}, with id, trial, reward where known
+
+examples:
+  agentgym import logs/2026-11-20_gsm8k.eval
+  agentgym view logs/2026-11-20_gsm8k.eval
+  agentgym show outputs/evals/wordle--gpt-5/a1b2c3d4
+""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    c.add_argument("logs", nargs="+", metavar="LOG", help="files, or folders of verifiers' results")
+    c.add_argument("--title", metavar="TEXT", help="title of the run (default: the log's)")
+    c.add_argument("--json", action="store_true", help="one JSON value a line for each log")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
 
     c = commands.add_parser(
@@ -421,7 +448,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     verbose = getattr(args, "verbose", False) or bool(os.environ.get("AGENTGYM_TRACEBACK"))
     try:
-        module = importlib.import_module(f"agentgym.cli.{args.command}")
+        command = {"import": "importing"}.get(args.command, args.command)  # no module can have that name
+        module = importlib.import_module(f"agentgym.cli.{command}")
         code: int = module.run(args)
         sys.stdout.flush()
         return code

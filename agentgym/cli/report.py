@@ -15,6 +15,7 @@ import msgspec
 
 from agentgym import registry
 from agentgym.cli.main import OK
+from agentgym.cli.runs import find_run_or_guest
 from agentgym.errors import RecordError, UsageError
 from agentgym.policies.load import load_policy
 from agentgym.records.run import Run, find_run, runs_root
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.random is not None and args.random_gold is not None:
         raise UsageError("--random and --random-gold say the same thing: give one of them")
     root = runs_root(args.runs)
-    paths = [find_run(name, root) for name in args.run]
+    paths = [find_run_or_guest(name, root) for name in args.run]
     with contextlib.ExitStack() as stack:
         runs = [stack.enter_context(Run(path, scores=args.scores)) for path in paths]
         if args.monitors or args.monitor:

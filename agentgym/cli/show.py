@@ -9,8 +9,9 @@ import json
 import msgspec
 
 from agentgym.cli.main import OK
+from agentgym.cli.runs import find_run_or_guest
 from agentgym.errors import NotFoundError
-from agentgym.records.run import Address, Run, find_run, runs_root
+from agentgym.records.run import Address, Run, runs_root
 from agentgym.report.console import print_summary, render_episode, render_turn, scores_line
 from agentgym.report.screen import console, say
 from agentgym.report.summary import summarize
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """
     address = Address.parse(args.address)
     out = console()
-    with Run(find_run(address.run, runs_root(args.runs)), scores=args.scores) as run:
+    with Run(find_run_or_guest(address.run, runs_root(args.runs)), scores=args.scores) as run:
         if args.scores and not args.json:
             say(out, scores_line(run))
         if address.task_id is None:

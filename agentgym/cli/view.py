@@ -8,6 +8,7 @@ import os
 import sys
 
 from agentgym.cli.main import OK
+from agentgym.cli.runs import find_run_or_guest
 from agentgym.errors import NotFoundError, RecordError, UsageError
 from agentgym.records.run import Address, Episode, Run, find_run, runs_root
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
             opened = None  # the list of runs says what is wrong with it
     else:
         address = Address.parse(args.address)
-        opened = Run(find_run(address.run, root))
+        opened = Run(find_run_or_guest(address.run, root))
         root = opened.path.parent
         if address.task_id is not None:
             episode = opened.at(address)

@@ -234,6 +234,6 @@ def _fingerprint(policy: Policy) -> dict[str, Any]:
 def _template() -> str:
     """Hash of the code that writes conversations down: with another wording, the model sees another prompt."""
     digest = hashlib.sha256()
-    for name in ("wire.py", "tool_text.py", "../chat.py"):
+    for name in ("wire.py", "../tool_text.py", "../chat.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()[:16]

@@ -29,8 +29,8 @@ import numpy as np
 from agentgym.chat import ImagePart, Message, Part, ReasoningPart, TextPart, clean_message, to_openai
 from agentgym.errors import InfrastructureError, ModelFileError, NotFoundError, UsageError, did_you_mean
 from agentgym.policies import modelfiles
-from agentgym.policies.tool_text import ToolFormat, parse_tool_calls, to_text_conversation
 from agentgym.protocols import Completion, FinishReason, PolicyBase, Sampling, Tokens, Usage
+from agentgym.tool_text import ToolFormat, parse_tool_calls, to_text_conversation
 from agentgym.toolspec import ToolSpec
 
 SLOTS = 4

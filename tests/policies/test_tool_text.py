@@ -23,7 +23,7 @@ from agentgym.chat import (
     user,
 )
 from agentgym.errors import UsageError
-from agentgym.policies.tool_text import MAX_DEPTH, parse_tool_calls, render_tools, to_text_conversation
+from agentgym.tool_text import MAX_DEPTH, parse_tool_calls, render_tools, to_text_conversation
 from agentgym.toolspec import ToolSpec
 
 PRICE = ToolSpec("lookup_price", "Looks up a price.", {"type": "object", "properties": {"item": {"type": "string"}}})
