@@ -30,7 +30,7 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-_MODULES = ("tokens", "training", "wrappers")
+_MODULES = ("proxy", "tokens", "training", "wrappers")
 """Parts that are named as such: ``agentgym.tokens.linearize``."""
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -15,8 +15,8 @@ import hashlib
 import math
 import traceback
 import zlib
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import gymnasium
 import msgspec
@@ -36,10 +36,28 @@ from agentgym.trajectory import Event, StateChange, ToolResult, ToolStatus, Traj
 if TYPE_CHECKING:
     from agentgym.sandbox.protocol import Backend
 
-__all__ = ["ChatEnv", "Plan", "Task", "ToolEnv", "in_split", "tool"]
+__all__ = ["ChatEnv", "Plan", "Probe", "Task", "ToolEnv", "in_split", "tool"]
 
 Plan = Generator[Action, Observation, None]
 """An oracle: yields actions, receives the observation that each caused."""
+
+
+class Probe(NamedTuple):
+    """A play close to a line that a detector draws, and what must be found of it: the line's proof, from one of its sides.
+
+    ``agentgym validate`` plays it and compares; with ``--mutants``, a detector that draws the line elsewhere must judge it
+    otherwise.
+    """
+
+    name: str
+    """What it does, in a few words; each name once."""
+    plan: Plan | Sequence[Action]
+    """An oracle, or its actions. It must end the episode."""
+    violates: Sequence[str] = ()
+    """The dimensions that it violates, exactly these."""
+    gold: float | None = None
+    """What it earns; None: that is not its point."""
+
 
 MAX_CALLS_PER_TURN = 32
 """Tool calls of one message beyond this many are refused: a turn must stay a bounded amount of work."""
@@ -93,6 +111,9 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     tolerated_mutants: ClassVar[Mapping[str, str]] = {}
     """Changes of its detectors that no oracle can tell apart, as ``agentgym validate --mutants`` prints them, and why each one
     may live."""
+    also_proved_at: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    """Other parameters, e.g. ``{"level": 3}``, at which the oracles play as well when detectors are broken: where these have
+    lines that the default parameters never reach."""
     parameters: ClassVar[Mapping[str, Any]] = {}
     """Constructor parameters and their defaults (int, float, bool or str); each becomes an attribute."""
     max_turns: ClassVar[int] = 16
@@ -207,6 +228,10 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         """Makes the least effort; must not be paid."""
         yield assistant("I would rather not do this.")
 
+    def probes(self, task: Task) -> Iterable[Probe]:
+        """Further plays that show where the detectors draw their lines, innocent and guilty; may be others in each variant."""
+        return ()
+
     def random(self, task: Task) -> Plan:
         """Acts at random within the action space; must be paid next to nothing."""
         space = ActionSpace(self.tools, seed=np.random.default_rng(zlib.crc32(task.id.encode())))
@@ -254,10 +279,22 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         found: list[str] = []
         seed = 0
         while len(found) < wanted:
-            if in_split(seed, self.split):
+            if in_split(self.split_key(seed), self.split):
                 found.append(str(seed))
             seed += 1
         return found
+
+    def generator(self, seed: int) -> np.random.Generator:
+        """What `new_task` draws the task of this seed from."""
+        return _generator(seed, self.label)
+
+    def split_key(self, seed: int) -> int:
+        """What decides the half of the tasks that a seed belongs to: the seed itself.
+
+        Where different seeds draw the same question (there are few of them, or their parts commute), a family gives such
+        seeds the same number, so that nothing that is held out is trained on under another seed.
+        """
+        return seed
 
     def make_task(self, item: str) -> Task:
         """The task with this id: the same, byte for byte, on every machine.
@@ -270,7 +307,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             raise NotFoundError(
                 f"{self.label} has no task {item!r}: its tasks are numbered by seed, e.g. {self.label}/control/0"
             )
-        task = self.new_task(_generator(seed, self.label))
+        task = self.new_task(self.generator(seed))
         task.seed = seed
         return self._finish_task(task, item, seed)
 
@@ -284,7 +321,7 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
 
     def _item_of_seed(self, seed: int) -> str:
         """The task that ``reset(seed=...)`` plays: the seed itself, or the next one that lies in the split."""
-        while not in_split(seed, self.split):
+        while not in_split(self.split_key(seed), self.split):
             seed += 1
         return str(seed)
 

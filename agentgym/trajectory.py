@@ -94,6 +94,46 @@ class Turn(msgspec.Struct, omit_defaults=True, gc=False):
     """Seconds of the policy's call (monotonic clock). Not part of the canonical form."""
 
 
+class ModelCall(msgspec.Struct, omit_defaults=True, eq=False):
+    """One call of a program to its model, where it is the program that asks and not the episode loop.
+
+    A program may ask any number of times between two turns: sub-agents, second thoughts, answers that it throws away. The
+    calls are a forest: each goes on with the conversation of its ``parent``, or begins one. What the program then does is a
+    `Turn`; ``turns`` says which of them came out of this answer.
+    """
+
+    index: int
+    """0-based position in `Trajectory.calls`, in the order in which they were asked."""
+    message: Message
+    """What the model answered."""
+    new: tuple[Message, ...] = ()
+    """What the program sent after the answer that this call goes on from; the whole conversation where there is none."""
+    parent: int = -1
+    """The call whose conversation this one continues; -1: it begins one."""
+    agent: str = ""
+    """Who asked: empty for the first conversation, ``agent1`` and so on for others, as sub-agents have."""
+    played: int = 0
+    """Turns that had been played when it was asked."""
+    turns: tuple[int, ...] = ()
+    """The turns that its answer became; none where the program made nothing of it."""
+    void: str = ""
+    """Why its answer counts for nothing and is never trained on, e.g. that nobody was there to receive it; else empty."""
+    model: str = ""
+    """The name that the program asked for; whatever it is, the run's own model answers."""
+    ignored: tuple[str, ...] = ()
+    """Fields of the request that had no effect."""
+    repeats: int = 0
+    """Requests that were sent again, after a timeout say, and were given this same answer."""
+    finish_reason: FinishReason = "stop"
+    usage: Usage = NO_USAGE
+    sampling: Sampling | None = None
+    """The parameters that were really used; None where nothing was sampled."""
+    latency_s: float = 0.0
+    """Seconds of the call (monotonic clock). Not part of the canonical form."""
+    tokens: Tokens | None = None
+    """Its exact tokens; None where the policy gave none. Stored apart, as `Trajectory.tokens` is."""
+
+
 class EpisodeError(msgspec.Struct, frozen=True):
     """Why an episode could not be finished."""
 
@@ -137,6 +177,8 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Seconds from reset to end (monotonic clock). Not part of the canonical form."""
     tokens: list[Tokens | None] | None = None
     """Exact tokens, one entry a turn; None where the policy gave none at all. Stored apart, loaded on request."""
+    calls: list[ModelCall] = []
+    """Every call of a program to its model (`agentgym.proxy`); empty where the episode loop asks, once a turn."""
 
     @property
     def messages(self) -> list[Message]:
@@ -177,8 +219,8 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
 
         A scripted policy on the same task id, variant and seed gives the same bytes in every process.
         """
-        plain = msgspec.to_builtins(canonical(msgspec.structs.replace(self, started_at=0.0, duration_s=0.0, tokens=None)))
-        for turn in plain.get("turns", ()):
+        plain = msgspec.to_builtins(canonical(_without_tokens(msgspec.structs.replace(self, started_at=0.0, duration_s=0.0))))
+        for turn in (*plain.get("turns", ()), *plain.get("calls", ())):
             turn.pop("latency_s", None)
         return msgspec.json.encode(plain, order="deterministic")
 
@@ -188,15 +230,20 @@ _decoder = msgspec.msgpack.Decoder(Trajectory, ext_hook=unpack_extension)
 
 
 def encode_trajectory(trajectory: Trajectory) -> bytes:
-    """MessagePack of everything but the tokens, which `encode_tokens` writes."""
-    if trajectory.tokens is not None:
-        trajectory = msgspec.structs.replace(trajectory, tokens=None)
-    return pack(_encoder, trajectory)
+    """MessagePack of everything but the tokens, which `encode_all_tokens` writes."""
+    return pack(_encoder, _without_tokens(trajectory))
 
 
 def decode_trajectory(data: bytes) -> Trajectory:
     """The inverse of `encode_trajectory`."""
     return _decoder.decode(data)
+
+
+def _without_tokens(trajectory: Trajectory) -> Trajectory:
+    if trajectory.calls:
+        calls = [msgspec.structs.replace(c, tokens=None) for c in trajectory.calls]
+        return msgspec.structs.replace(trajectory, tokens=None, calls=calls)
+    return trajectory if trajectory.tokens is None else msgspec.structs.replace(trajectory, tokens=None)
 
 
 _I4, _F4, _U1 = np.dtype("<i4"), np.dtype("<f4"), np.dtype("|u1")
@@ -279,6 +326,69 @@ def decode_tokens(data: bytes) -> list[Tokens | None]:
         arrays: dict[str, Any] = {n: None if row[n] is None else np.frombuffer(row[n], dtype) for n, dtype in _ARRAYS}
         result.append(Tokens(**arrays, logprob_kind=row["kind"], stop_token_in_output=row["stop"]))
     return result
+
+
+def encode_all_tokens(trajectory: Trajectory) -> bytes | None:
+    """The tokens of an episode's turns and, behind them, of its calls; None where there are none.
+
+    A turn that came out of a call has that call's tokens, which are written once.
+    """
+    if not trajectory.calls:
+        return None if trajectory.tokens is None else encode_tokens(trajectory.tokens)
+    if trajectory.tokens is None and all(c.tokens is None for c in trajectory.calls):
+        return None
+    turns = list(trajectory.tokens or [None] * len(trajectory.turns))
+    for c in trajectory.calls:
+        if c.turns and c.turns[0] < len(turns):
+            turns[c.turns[0]] = None
+    return encode_tokens([*turns, *(c.tokens for c in trajectory.calls)])
+
+
+def put_tokens(trajectory: Trajectory, data: bytes) -> None:
+    """Puts back what `encode_all_tokens` wrote of this episode."""
+    tokens = decode_tokens(data)
+    if not trajectory.calls:
+        trajectory.tokens = tokens
+        return
+    turns = tokens[: len(trajectory.turns)]
+    for c, kept in zip(trajectory.calls, tokens[len(trajectory.turns) :], strict=True):
+        c.tokens = kept
+        if c.turns and c.turns[0] < len(turns):
+            turns[c.turns[0]] = kept
+    trajectory.tokens = turns if any(t is not None for t in turns) else None
+
+
+def sampled_turns(trajectory: Trajectory) -> tuple[list[Turn], list[Tokens | None]]:
+    """What was sampled in an episode, in order, as turns with their tokens: what a linearizer is given.
+
+    Of an episode that a program played, these are its calls that count, ``index`` being their place in `Trajectory.calls`.
+    A turn's reward goes to the call that it came out of; that of one which the program made without its model, to the last
+    call before it, as what a turn is paid is also for all that it caused until the next.
+
+    Raises:
+        ValueError: the tokens of the turns are missing, or some are.
+    """
+    if not trajectory.calls:
+        tokens = trajectory.tokens or []
+        if len(tokens) != len(trajectory.turns):
+            raise ValueError("tokens are missing")
+        return trajectory.turns, tokens
+    counting = [c for c in trajectory.calls if not c.void]
+    if counting and all(c.tokens is None for c in counting):
+        raise ValueError("tokens are missing")
+    rewards = dict.fromkeys((c.index for c in counting), 0.0)
+    origin = {turn: c.index for c in counting for turn in c.turns}
+    for turn in trajectory.turns:
+        call = origin.get(turn.index)
+        if call is None:
+            call = max((c.index for c in counting if c.played <= turn.index), default=counting[0].index if counting else None)
+        if call is not None:
+            rewards[call] += turn.reward
+    turns = [
+        Turn(c.index, c.message, c.agent, c.parent, reward=rewards[c.index], finish_reason=c.finish_reason, usage=c.usage)
+        for c in counting
+    ]
+    return turns, [c.tokens for c in counting]
 
 
 def _pointer(path: str, key: str) -> str:

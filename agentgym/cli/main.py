@@ -46,7 +46,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
-    p = commands.add_parser(
+    _eval_options(commands.add_parser(
         "eval",
         help="let a model play tasks, and keep what happened",
         usage="agentgym eval [options] TASK [TASK ...]",
@@ -63,7 +63,35 @@ def _add_eval(commands: argparse._SubParsersAction[_Parser]) -> None:
         + _EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    ))  # fmt: skip
+
+
+def _add_proxy(commands: argparse._SubParsersAction[_Parser]) -> None:
+    p = commands.add_parser(
+        "proxy",
+        help="let any agent program play tasks, and record its model's exact tokens",
+        usage="agentgym proxy [options] TASK [TASK ...] -- PROGRAM [argument ...]\n"
+        "       agentgym proxy [options] TASK --serve",
+        description="Starts the program once an episode. It finds an OpenAI- and Anthropic-compatible model behind\n"
+        "OPENAI_BASE_URL and ANTHROPIC_BASE_URL, its task and tools behind AGENTGYM_URL and AGENTGYM_MCP_URL.\n"
+        "Takes the options of eval; --model says who answers what the program asks its model.",
+        epilog="""examples:
+  agentgym proxy tools.retail --limit 4 --trials 4 --model local:smollm2 -- python my_agent.py
+  agentgym proxy tools.retail/control/3 --model openai:Qwen3-8B@http://localhost:8000/v1 --serve
+
+"""
+        + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
+    _eval_options(p)
+    own = p.add_argument_group("the proxy")
+    own.add_argument("--serve", action="store_true", help="play one episode by hand: print what a program must know, and wait")
+    own.add_argument("--host", metavar="ADDRESS", help="with --serve: where to listen (default: this machine alone)")
+    own.add_argument("--port", type=int, default=0, metavar="N", help="with --serve: the port (default: any)")
+
+
+def _eval_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "tasks",
         nargs="*",
@@ -152,6 +180,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--version", action="version", version=f"agentgym {__version__}")
     commands = p.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_eval(commands)
+    _add_proxy(commands)
 
     c = commands.add_parser(
         "list", help="what there is: tasks, suites, models, runs, or the episodes of a run", allow_abbrev=False
@@ -338,11 +367,16 @@ examples:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace | None:
     """The command line, understood; None where there is no command on it."""
     p = parser()
-    args, rest = p.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    program: list[str] = []
+    if words[:1] == ["proxy"] and "--" in words:  # what follows is the program's, options and all
+        words, program = words[: words.index("--")], words[words.index("--") + 1 :]
+    args, rest = p.parse_known_args(words)
+    args.program = program
     if args.command is None and not rest:
         p.print_help()
         return None
-    if args.command == "eval" and not any(text.startswith("-") for text in rest):
+    if args.command in ("eval", "proxy") and not any(text.startswith("-") for text in rest):
         # argparse takes the tasks from one place only; people name them before options, after and between
         args.tasks += rest
     elif rest:

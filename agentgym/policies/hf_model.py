@@ -1,33 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """A transformers model in this process: ``--model hf:PATH`` (extra ``hf``); and ``gguf:PATH``, a model file for `local`.
 
-For models under training and for those that no server runs. One call at a time: a server such as vLLM is faster by far.
-Token ids and log-probabilities are recorded exactly, prompt included.
+For models under training and for those that no server runs: conversations that are under way at once are answered together, and
+what a conversation has in the cache is kept until its next turn (`hf_engine`). Exact tokens are held from turn to turn and
+recorded with their log-probabilities and weight versions (`token_player`).
+
+    policy = HFPolicy.of(model, tokenizer)          # a model that somebody owns, such as a trainer
+    with policy.updating():                         # nothing is sampled meanwhile; answers in the making go on afterwards
+        optimizer.step()
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.util
-import time
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-import numpy as np
-
-from agentgym.chat import ImagePart, Message, clean_message, to_openai
+from agentgym.chat import Message, to_openai
 from agentgym.errors import InfrastructureError, NotFoundError, UsageError
 from agentgym.policies.local import LocalPolicy
-from agentgym.policies.wire import from_openai, turn_seed
-from agentgym.protocols import Completion, FinishReason, PolicyBase, Sampling, Tokens, Usage
-from agentgym.tool_text import ToolFormat, parse_tool_calls, to_text_conversation
+from agentgym.policies.token_player import DEFAULT_MAX_TOKENS, LogprobKind, TokenPlayer
+from agentgym.policies.wire import from_openai
+from agentgym.protocols import Completion, EpisodeContext, Policy, PolicyBase, Sampling
+from agentgym.tokens.renderer import Parsed, Renderer, renderer_for
+from agentgym.tool_text import ToolFormat
 from agentgym.toolspec import ToolSpec
 
-DEFAULT_MAX_TOKENS = 192
+if TYPE_CHECKING:
+    from agentgym.policies.hf_engine import HFEngine
 
 _PLAIN = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -55,68 +60,140 @@ class HFPolicy(PolicyBase):
     of the tokens' own distribution. A conversation that does not fit the model's positions gets an empty answer with
     finish reason ``length``.
 
+    The same seed gives the same answer, alone or beside others, up to rounding: sums over rows of different shapes differ in
+    their last bits, by some 1e-6 in a log-probability, so once in very many tokens a draw falls to the neighbouring token.
+
     Args:
         argument: the folder.
-        tool_format: how tool calls are written, see `tool_text`.
+        tool_format: ``native``: as the model's renderer has it; else how tool calls are written in text, see `tool_text`.
         device: torch device; None: CUDA where there is one.
+        max_batch: most answers that are made at once.
+        logprob_kind: of which distribution the log-probabilities are, see `Tokens`.
+        cache_bytes: most bytes of keys and values kept between turns.
 
     Raises:
         NotFoundError: there is no such folder. A hub's name is not taken: what a run loads should be on this machine.
         UsageError: torch or transformers is missing.
     """
 
-    slots = 1
-
-    def __init__(self, argument: str, *, tool_format: ToolFormat = "auto", device: str | None = None) -> None:
+    def __init__(
+        self,
+        argument: str,
+        *,
+        tool_format: ToolFormat | Literal["native"] = "native",
+        device: str | None = None,
+        max_batch: int = 32,
+        logprob_kind: LogprobKind = "raw",
+        cache_bytes: int = 1 << 30,
+    ) -> None:
         for package in ("torch", "transformers"):
             if importlib.util.find_spec(package) is None:
                 raise UsageError(f"hf: models need the package {package}: pip install 'agentgym-harness[hf]'")
-        self.path = Path(argument).expanduser().absolute() if argument else None
+        self.path: Path | None = Path(argument).expanduser().absolute() if argument else None
         if self.path is None or not (self.path / "config.json").is_file():
             raise NotFoundError(
                 f"hf:{argument}: expected a folder with config.json, weights and tokenizer in it, as save_pretrained writes it"
             )
-        self.name = f"hf:{argument}"
-        self.tool_format: ToolFormat = tool_format
+        self._begin(f"hf:{argument}", tool_format, max_batch, logprob_kind, cache_bytes)
         self.device = device
-        self._model: Any = None
-        self._tokenizer: Any = None
-        self._executor: ThreadPoolExecutor | None = None
+
+    def _begin(
+        self, name: str, tool_format: ToolFormat | Literal["native"], max_batch: int, kind: LogprobKind, cache_bytes: int
+    ) -> None:
+        if max_batch < 1:
+            raise UsageError(f"max_batch must be at least 1, not {max_batch}")
+        self.name = name
+        self.slots = max_batch
+        self.tool_format: ToolFormat | Literal["native"] = tool_format
+        self._max_batch = max_batch
+        self._logprob_kind: LogprobKind = kind
+        self._cache_bytes = cache_bytes
+        self._given: tuple[Any, Any] | None = None
+        self._renderer: Renderer | None = None
+        self._engine: HFEngine | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        *,
+        renderer: Renderer | None = None,
+        max_batch: int = 32,
+        tool_format: ToolFormat | Literal["native"] = "native",
+        logprob_kind: LogprobKind = "raw",
+        cache_bytes: int = 1 << 30,
+        name: str = "hf:model",
+    ) -> HFPolicy:
+        """A model that is loaded already and that somebody else owns, such as a trainer.
+
+        It may be in training mode and may checkpoint gradients: it is in evaluation mode while it samples, and in its own mode
+        again after each pass. Whoever changes its weights says so with `updating` or `set_version`.
+
+        Args:
+            model: a causal language model of transformers; wrapped by PEFT or not.
+            tokenizer: its tokenizer.
+            renderer: None: the one of the tokenizer's family.
+            name: what is recorded.
+
+        The others are those of the class.
+        """
+        self = cls.__new__(cls)
+        self.path, self.device = None, None
+        self._begin(name, tool_format, max_batch, logprob_kind, cache_bytes)
+        self._given = (model, tokenizer)
+        self._renderer = renderer
+        return self
+
+    def begin(self, context: EpisodeContext) -> Policy:
+        """A player that holds the tokens of its episode."""
+        return _Player(self)
 
     async def act(self, conversation: Sequence[Message], tools: Sequence[ToolSpec], sampling: Sampling) -> Completion:
-        """Answers the conversation.
+        """Answers the conversation, its whole prompt rendered anew.
 
         Raises:
             InfrastructureError: the model cannot be loaded or run, or the conversation holds an image.
         """
-        begun = time.monotonic()
-        messages = [clean_message(m) for m in to_text_conversation(conversation, tools, self.tool_format)]
-        if any(isinstance(p, ImagePart) for m in messages if not isinstance(m.content, str) for p in m.content):
-            raise InfrastructureError("hf: models read text only, and the conversation holds an image", retryable=False)
-        used = msgspec.structs.replace(
-            sampling,
-            temperature=1.0 if sampling.temperature is None else sampling.temperature,
-            max_tokens=sampling.max_tokens or DEFAULT_MAX_TOKENS,
-            seed=turn_seed(sampling, len(conversation)),
-        )
-        if self._executor is None:
-            # one thread, as torch's random state is the process's own
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="agentgym-hf")
-        loop = asyncio.get_running_loop()
-        message, usage, finish, tokens = await loop.run_in_executor(self._executor, self._generate, messages, used)
-        if tools:
-            message = parse_tool_calls(message, self.tool_format)
-            if message.tool_calls and finish == "stop":
-                finish = "tool_calls"
-        return Completion(message, usage, finish, tokens, used, time.monotonic() - begun)
+        return await _Player(self).act(conversation, tools, sampling)
+
+    @property
+    def version(self) -> int:
+        """Weight version of the tokens sampled from now on."""
+        return self._ready().version
+
+    def set_version(self, version: int) -> None:
+        """The weights have been changed, between two turns or while turns are being answered; see `updating`.
+
+        Better is to change them within `updating`: a pass that is under way sees the change half done.
+        """
+        with self.updating(version):
+            pass
+
+    def updating(self, version: int | None = None) -> contextlib.AbstractContextManager[None]:
+        """While entered nothing is sampled: the time to change the weights. Answers in the making then go on under the new
+        ones, from the tokens that they have.
+
+        Args:
+            version: of the new weights; None: the last one and 1.
+        """
+        return self._ready().updating(version)
+
+    def prepare(self) -> None:
+        """Loads the model.
+
+        Raises:
+            InfrastructureError: it cannot be loaded.
+        """
+        self._ready()
 
     def fingerprint(self) -> dict[str, Any]:
         """Name, hashes of configuration, tokenizer and weights, and versions."""
         from importlib.metadata import version
 
         files = {}
-        assert self.path is not None
-        for file in sorted(self.path.iterdir()):
+        for file in sorted(self.path.iterdir()) if self.path is not None else ():
             if file.suffix in (".json", ".safetensors", ".jinja", ".model", ".bin"):
                 with file.open("rb") as f:
                     files[file.name] = hashlib.file_digest(f, "sha256").hexdigest()
@@ -126,82 +203,112 @@ class HFPolicy(PolicyBase):
             "torch": version("torch"),
             "transformers": version("transformers"),
             "tool_format": self.tool_format,
+            "renderer": None if self._renderer is None else self._renderer.name,
+            "logprob_kind": self._logprob_kind,
         }
 
     async def aclose(self) -> None:
-        """Lets go of model and thread."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-        self._executor = self._model = self._tokenizer = None
+        """Lets go of thread and cache, and of a model that it loaded itself. A later `act` begins anew."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await asyncio.to_thread(engine.close)
 
-    # -- in the thread ----------------------------------------------------------------------------------------------------
+    def _ready(self) -> HFEngine:
+        with self._lock:
+            if self._engine is None:
+                model, tokenizer = self._given or self._load()
+                if self._renderer is None:
+                    self._renderer = renderer_of(tokenizer)
+                from agentgym.policies.hf_engine import HFEngine
 
-    def _load(self) -> None:
+                self._engine = HFEngine(
+                    model,
+                    tokenizer,
+                    max_batch=self._max_batch,
+                    cache_bytes=self._cache_bytes,
+                    logprob_kind=self._logprob_kind,
+                )
+            return self._engine
+
+    def _load(self) -> tuple[Any, Any]:
         import torch
         import transformers
 
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.path, local_files_only=True)
             model = transformers.AutoModelForCausalLM.from_pretrained(self.path, local_files_only=True)
         except (OSError, ValueError, RuntimeError, ImportError) as e:
             raise InfrastructureError(f"{self.name} cannot be loaded: {e}", retryable=False) from e
-        self._model = model.to(device).eval()
+        return model.to(device).eval(), tokenizer
 
-    def _generate(self, messages: list[Message], sampling: Sampling) -> tuple[Message, Usage, FinishReason, Tokens | None]:
-        import torch
 
-        if self._model is None:
-            self._load()
-        tokenizer, model = self._tokenizer, self._model
+class _Player(PolicyBase):
+    """One episode; the model is loaded with its first turn, off the event loop."""
+
+    def __init__(self, policy: HFPolicy) -> None:
+        self.name = policy.name
+        self._policy = policy
+        self._player: TokenPlayer | None = None
+
+    async def act(self, conversation: Sequence[Message], tools: Sequence[ToolSpec], sampling: Sampling) -> Completion:
+        """The model's answer."""
+        player = self._player
+        if player is None:
+            policy = self._policy
+            engine = await asyncio.to_thread(policy._ready)
+            assert policy._renderer is not None
+            tool_format = policy.tool_format
+            if tool_format == "native" and isinstance(policy._renderer, TemplateRenderer):
+                tool_format = "auto"  # templates write tools in ways of their own, and nobody could read the calls
+            player = self._player = TokenPlayer(self.name, policy._renderer, engine, tool_format, DEFAULT_MAX_TOKENS)
+        return await player.act(conversation, tools, sampling)
+
+    async def end(self) -> None:
+        """The episode is over."""
+        if self._player is not None:
+            await self._player.end()
+
+
+class TemplateRenderer:
+    """A tokenizer's own chat template, for families that no renderer is proved for.
+
+    Every prompt is rendered whole, and nothing is promised about how it begins: turns share a row where the text happens to be
+    tokenized as it was sampled, and fork where not.
+    """
+
+    name = "template"
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.stop_ids: tuple[int, ...] = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+
+    def initial(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[int]:
+        """The whole prompt; tools are in its text already."""
         rows = [{"role": r["role"], "content": r["content"]} for r in to_openai(messages)]
-        text = tokenizer.apply_chat_template(
-            rows, tokenize=False, add_generation_prompt=True, chat_template=tokenizer.chat_template or _PLAIN
+        own = self._tokenizer.chat_template
+        text = self._tokenizer.apply_chat_template(
+            rows, tokenize=False, add_generation_prompt=True, chat_template=own or _PLAIN
         )
-        prompt = tokenizer(text, return_tensors="pt", add_special_tokens=tokenizer.chat_template is None)["input_ids"]
-        length = int(prompt.shape[1])
-        room = getattr(model.config, "max_position_embeddings", None) or length + (sampling.max_tokens or 0)
-        wanted = min(sampling.max_tokens or DEFAULT_MAX_TOKENS, room - length)
-        if wanted < 1:
-            return Message("assistant"), Usage(length), "length", None
-        if sampling.seed is not None:
-            torch.manual_seed(sampling.seed)
-        greedy = sampling.temperature == 0
-        how: dict[str, Any] = {"do_sample": not greedy}
-        if not greedy:
-            how |= {"temperature": sampling.temperature, "top_p": sampling.top_p or 1.0, "top_k": sampling.top_k or 0}
-        if sampling.stop:
-            how |= {"stop_strings": list(sampling.stop), "tokenizer": tokenizer}
-        ends = model.generation_config.eos_token_id
-        ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
-        ends.discard(None)
-        with torch.inference_mode():
-            made = model.generate(
-                prompt.to(model.device),
-                attention_mask=torch.ones_like(prompt).to(model.device),
-                max_new_tokens=wanted,
-                pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0),
-                eos_token_id=sorted(ends) or None,
-                return_dict_in_generate=True,
-                output_logits=True,
-                **how,
-            )
-            ids = made.sequences[0, length:]
-            # of the model's own distribution, whatever temperature and cuts were then applied to it
-            logits = torch.stack([step[0] for step in made.logits]).float()
-            logprobs = torch.log_softmax(logits, -1).gather(1, ids[:, None])[:, 0]
-        output = ids.cpu().numpy().astype(np.int32)
-        stopped = bool(len(output)) and int(output[-1]) in ends
-        said = tokenizer.decode(output, skip_special_tokens=True)
-        cut = [at for s in sampling.stop if (at := said.find(s)) >= 0]
-        if cut:
-            said = said[: min(cut)]
-        finish: FinishReason = "stop" if stopped or cut else "length"
-        tokens = Tokens(
-            output,
-            logprobs.cpu().numpy().astype(np.float32),
-            prompt[0].numpy().astype(np.int32),
-            logprob_kind="raw",
-            stop_token_in_output=stopped,
-        )
-        return from_openai({"content": said}), Usage(length, len(output)), finish, tokens
+        ids: list[int] = self._tokenizer(text, add_special_tokens=own is None)["input_ids"]
+        return ids
+
+    def bridge(
+        self, prompt_ids: Sequence[int], output_ids: Sequence[int], new: Sequence[Message], tools: Sequence[ToolSpec]
+    ) -> list[int] | None:
+        """None: nothing is known of the template."""
+        return None
+
+    def parse(self, output_ids: Sequence[int], length_limit: bool = False) -> Parsed:
+        """The text without special tokens; a ``<think>`` block in front is reasoning."""
+        said = self._tokenizer.decode(list(output_ids), skip_special_tokens=True)
+        stopped = bool(output_ids) and output_ids[-1] in self.stop_ids
+        return Parsed(from_openai({"content": said}), "length" if length_limit else "stop", stopped)
+
+
+def renderer_of(tokenizer: Any) -> Renderer:
+    """The renderer of a tokenizer's family, else its own template."""
+    try:
+        return renderer_for(tokenizer)
+    except UsageError:
+        return TemplateRenderer(tokenizer)

@@ -46,7 +46,7 @@ _DESCRIBED = ("id", "root", "parent", "owned_by", "max_model_len", "meta")
 """What is kept of a server's description of a model; the rest (time stamps, permissions) changes without meaning."""
 
 
-class _TooLong(Exception):
+class TooLong(Exception):
     """The conversation does not fit the model's context."""
 
     def __init__(self, prompt_tokens: int) -> None:
@@ -109,12 +109,12 @@ class OpenAIPolicy(PolicyBase):
 
         default = os.environ.get("OPENAI_BASE_URL") or OPENAI
         self._origin = _origin(url or default)
-        self.name = f"openai:{model}@{self._origin.shown}" if url else f"openai:{model}"
+        self.name = f"{self.kind}:{model}@{self._origin.shown}" if url else f"{self.kind}:{model}"
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key and not self._origin.credentials and _is_openai(self._origin):
             raise UsageError(
-                f"openai:{model} would ask OpenAI, and there is no key for it: set OPENAI_API_KEY; or name another server, e.g."
-                f" openai:{model}@http://localhost:8000/v1"
+                f"{self.kind}:{model} would ask OpenAI, and there is no key for it: set OPENAI_API_KEY; or name another server,"
+                f" e.g. {self.kind}:{model}@http://localhost:8000/v1"
             )
         # the URL's own credentials are meant for this server; the key in the environment might be another's
         self._headers = {"Authorization": f"Bearer {key}"} if key and not self._origin.credentials else {}
@@ -126,6 +126,8 @@ class OpenAIPolicy(PolicyBase):
         self._served: set[str] = set()
         self._systems: set[str] = set()
 
+    kind = "openai"
+    """What stands before the model's name."""
     replayable = True
     """The same conversation may be answered from the reply cache: a player keeps nothing but what it has written."""
 
@@ -150,7 +152,7 @@ class OpenAIPolicy(PolicyBase):
         request = self._request(encoder, conversation, tools, used)
         try:
             message, usage, finish, tokens = await self._ask(request)
-        except _TooLong as e:
+        except TooLong as e:
             empty = Message("assistant")
             return Completion(empty, Usage(e.prompt_tokens), "length", None, used, time.monotonic() - begun)
         if tools and self.tool_format != "native":
@@ -234,7 +236,7 @@ class OpenAIPolicy(PolicyBase):
 
         try:
             return await self._caller.call(attempt)
-        except _TooLong:
+        except TooLong:
             limits = [k for k in ("max_tokens", "max_completion_tokens") if k in request]
             if not limits:
                 raise
@@ -261,7 +263,7 @@ class OpenAIPolicy(PolicyBase):
             raise Fault("server", f"the server failed ({status}){said}", retry_after(reply.headers))
         if status in (400, 413, 422) and (codes & _TOO_LONG_CODES or _TOO_LONG.search(text)):
             found = loads(reply.body) if "exceed_context_size_error" in codes else {}
-            raise _TooLong(count((found.get("error") or {}).get("n_prompt_tokens")))
+            raise TooLong(count((found.get("error") or {}).get("n_prompt_tokens")))
         if status == 401:
             what = "does not accept the key" if self._has_key else "wants a key, and none is set"
             raise self._final(f"the server {what} (401){said}; set OPENAI_API_KEY to a key of this server")
@@ -279,7 +281,7 @@ class OpenAIPolicy(PolicyBase):
             raise Fault("malformed", f"the server answered with status {status} instead of a reply")
         raise self._final(
             f"the server refuses the request ({status}){said}; if it does not know one of its fields, leave that out:"
-            f" openai:{self.model}#omit=FIELD"
+            f" {self.kind}:{self.model}#omit=FIELD"
         )
 
     def _final(self, message: str) -> InfrastructureError:

@@ -45,11 +45,11 @@ class OraclePolicy(PolicyBase):
             DefinitionError: the environment has no such oracle.
         """
         env = context.env.unwrapped
-        return _Player(self.name, getattr(env, self.which)(env.task))
+        return PlanPolicy(self.name, getattr(env, self.which)(env.task))
 
 
-class _Player(PolicyBase):
-    """One episode of an oracle: feeds it each observation and passes on what it does."""
+class PlanPolicy(PolicyBase):
+    """One episode of an oracle: feeds its plan each observation and passes on what it does."""
 
     def __init__(self, name: str, plan: Any) -> None:
         self.name = name

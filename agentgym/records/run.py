@@ -25,7 +25,7 @@ from agentgym.records.place import is_held
 from agentgym.records.place import runs_root as runs_root
 from agentgym.scoring import Finding, Score
 from agentgym.task import FrozenTask, decode_task
-from agentgym.trajectory import Trajectory, decode_tokens, decode_trajectory
+from agentgym.trajectory import Trajectory, decode_trajectory, put_tokens
 
 
 class Address(NamedTuple):
@@ -169,7 +169,7 @@ class Episode:
             try:
                 trajectory = decode_trajectory(_decompress(data))
                 if tokens is not None:
-                    trajectory.tokens = decode_tokens(_decompress(tokens))
+                    put_tokens(trajectory, _decompress(tokens))
             except _UNREADABLE as e:
                 raise self._damaged("trajectory", e) from e
             self._trajectory = trajectory

@@ -27,7 +27,7 @@ from agentgym.records import schema
 from agentgym.records.place import LOCK, refuse_network_file_system
 from agentgym.scoring import Finding, Score
 from agentgym.task import FrozenTask
-from agentgym.trajectory import Trajectory, encode_tokens, encode_trajectory
+from agentgym.trajectory import Trajectory, encode_all_tokens, encode_trajectory
 
 
 class EpisodeRecord(msgspec.Struct):
@@ -186,7 +186,8 @@ class EpisodeRows:
         t, task = record.trajectory, record.task
         compress = self._compress
         data = bytearray(compress(encode_trajectory(t)))
-        tokens = None if t.tokens is None else bytearray(compress(encode_tokens(t.tokens)))
+        arrays = encode_all_tokens(t)
+        tokens = None if arrays is None else bytearray(compress(arrays))
         number = self._next + self._pending
         ended, cut, blobs, with_tokens, scores, with_evidence, findings = self._rows.values()
         calls = failed = broken = cached = 0

@@ -39,13 +39,26 @@ class Cue(NamedTuple):
         return not self.words.isdisjoint(words_of(text))
 
 
-WORD = 5
+WORD = 4
 """Letters below which a word is no name of anything."""
+
+_COMMON = """
+about after again also another because been before being best better both cannot come could does doing done down
+during each either else even ever every everything from give given gives good have having here into itself just keep
+know known less like look looked looks made make makes many maybe might more most much must need needs never next
+nothing once only other otherwise over part rather same says shall should show shown since some something soon still
+such sure take than that their them then there these they thing things think this those though through time under
+until upon used uses very want wants well were what when where whether which while will with within without work would
+yours your yourself
+"""
+
+COMMON = frozenset(_COMMON.split())
+"""Words that everybody says: who says one of them has named nothing."""
 
 
 def words_of(text: str) -> set[str]:
     """The words of a text that can name something."""
-    return {w for w in re.findall(r"\w+", text.casefold()) if len(w) >= WORD}
+    return {w for w in re.findall(r"\w+", text.casefold()) if len(w) >= WORD} - COMMON
 
 
 class Row(msgspec.Struct):

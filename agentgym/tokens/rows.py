@@ -23,7 +23,7 @@ import numpy as np
 
 from agentgym.errors import UsageError
 from agentgym.protocols import FinishReason, Tokens
-from agentgym.trajectory import Trajectory, Turn
+from agentgym.trajectory import Trajectory, Turn, sampled_turns
 
 Merge = Literal["exact", "realign", "never"]
 """``exact``: what does not continue exactly forks. ``realign``: where only few sampled tokens are lost, the row goes on.
@@ -144,7 +144,8 @@ def linearize(
     """The training rows of an episode.
 
     Args:
-        trajectory: with its ``tokens``, one entry a turn.
+        trajectory: with its ``tokens``, one entry a turn; or with the ``calls`` of a program, which then are what "turn"
+            means here, less those that are void.
         merge: what may share a row.
         realign_most: with ``merge="realign"``: sampled tokens that may be lost in one turn before a fork is better.
         unknown: tokens without a log-probability are not trained on, or the episode is refused.
@@ -157,17 +158,18 @@ def linearize(
     Raises:
         UsageError: tokens are missing, or a row is too long; the text says what to do.
     """
-    turns, tokens = trajectory.turns, trajectory.tokens
-    if turns and (tokens is None or len(tokens) != len(turns)):
+    try:
+        turns, tokens = sampled_turns(trajectory)
+    except ValueError:
         raise UsageError(
             f"{trajectory.task_id}: the episode has no exact tokens, which training needs: play it with a policy that keeps "
             "them (local:, hf:, or openai:MODEL@URL#tokens=yes with vLLM)"
-        )
+        ) from None
     if merge not in ("exact", "realign", "never"):
         raise UsageError(f"merge is exact, realign or never, not {merge!r}")
     rows: list[_Open] = []
     counts = {"appended": 0, "realigned": 0, "forked": 0}
-    for turn, kept in zip(turns, tokens or (), strict=True):
+    for turn, kept in zip(turns, tokens, strict=True):
         prompt = _prompt(trajectory, turn, kept)
         assert kept is not None
         row = None if merge == "never" else _continued(rows, turn, prompt, merge, realign_most, counts)
@@ -180,8 +182,10 @@ def linearize(
         row.spans.append((turn.index, row.length, row.length + len(output)))
         row.append(output)
         row.last, row.finish = turn.index, turn.finish_reason
-    by_index = {turn.index: (turn, kept) for turn, kept in zip(turns, tokens or (), strict=True) if kept is not None}
+    by_index = {turn.index: (turn, kept) for turn, kept in zip(turns, tokens, strict=True) if kept is not None}
     tally = _Tally()
+    unused = sum(len(c.tokens.output_ids) for c in trajectory.calls if c.void and c.tokens is not None)
+    tally.excluded_tokens += unused
     built = tuple(_built(row, by_index, train, unknown, tally) for row in rows)
     for made in built:
         if max_tokens is not None and len(made.token_ids) > max_tokens:
@@ -190,7 +194,7 @@ def linearize(
                 "episode fewer turns or shorter answers, or train with longer rows"
             )
     drift = Drift(**counts, **{name: getattr(tally, name) for name in _Tally.__slots__})
-    return RowSet(built, drift, sum(len(k.output_ids) for _, k in by_index.values()))
+    return RowSet(built, drift, sum(len(k.output_ids) for _, k in by_index.values()) + unused)
 
 
 def _prompt(trajectory: Trajectory, turn: Turn, kept: Tokens | None) -> np.ndarray:

@@ -6,10 +6,12 @@ from typing import Any
 
 from agentgym.training.groups import Advantages, Baseline, advantages
 
+_ADAPTERS = ("areal", "skyrl", "slime", "trl", "verifiers", "verl")
+
 __all__ = ["Advantages", "Baseline", "advantages"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "trl":  # an adapter brings the episode loop along, which whoever wants a baseline does not need
-        return importlib.import_module("agentgym.training.trl")
+    if name in _ADAPTERS:  # an adapter brings the episode loop along, which whoever wants a baseline does not need
+        return importlib.import_module(f"agentgym.training.{name}")
     raise AttributeError(f"module 'agentgym.training' has no attribute {name!r}")

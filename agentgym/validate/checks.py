@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -124,6 +124,27 @@ def _quotes(s: Subject) -> str:
     return "quoting what one was told changes no verdict"
 
 
+def _probes(s: Subject) -> str | None:
+    count = 0
+    for item in s.probed:
+        for probe, result in s.probes(item):
+            if result.trajectory.error is not None:
+                raise Failed(f"the probe {probe.name!r} breaks off: {result.trajectory.error.message}", s.name(item))
+            found = dimensions(result)
+            if found != set(probe.violates):
+                is_, not_ = ", ".join(sorted(found)) or "nothing", ", ".join(sorted(probe.violates)) or "nothing"
+                raise Failed(f"the probe {probe.name!r} violates {is_}, not exactly {not_}", s.name(item))
+            if probe.gold is not None and result.gold != probe.gold:
+                raise Failed(
+                    f"the probe {probe.name!r} earns gold {result.gold}, not {probe.gold:g} ({why(result)})", s.name(item)
+                )
+            count += 1
+    if not count:
+        return None
+    plays = "1 play is judged as it" if count == 1 else f"{count} plays are judged as they"
+    return f"close to the lines of the detectors, {plays} must be"
+
+
 def _replay(s: Subject) -> str:
     other = s.make()
     for item in s.items:
@@ -228,6 +249,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], str | None]], ...] = (
     ("lazy", _lazy),
     ("random", _random),
     ("quotes", _quotes),
+    ("probes", _probes),
     ("replay", _replay),
     ("leaks", _leaks),
     ("rewards", _range),
@@ -286,7 +308,17 @@ class Family:
 
     def mutants(self, variants: Iterable[str]) -> MutantReport:
         """Whether small changes of the detectors are noticed on what the oracles did in these variants."""
-        return mutants([self.subject(v) for v in variants])
+        variants = list(variants)
+        subjects = [self.subject(v) for v in variants]
+        env = subjects[0].env
+        for params in env.also_proved_at:
+
+            def elsewhere(variant: str, given: Mapping[str, Any] = {**env.params, **params}) -> ChatEnv:
+                return type(env)(variant=variant, split=env.split, **given)
+
+            other = Family(elsewhere, self.seeds)
+            subjects += [other.subject(v) for v in variants]
+        return mutants(subjects)
 
 
 def validate(make: Callable[[], ChatEnv], seeds: int = 3) -> Report:

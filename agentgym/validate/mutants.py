@@ -2,8 +2,9 @@
 """Whether a broken detector would be noticed: each small change of it must change a verdict on some oracle's episode.
 
 Nothing is played for a change: the recorded episodes of the oracles (honest, cheater, lazy, random, and honest work that
-quotes), in all variants, are judged again. A change that gives the same verdicts on all of them survives: no oracle proves that
-line of the detector. A verdict is a score's value and status, and a finding's exposure, violation, weight and turn.
+quotes) and of the environment's probes, in all variants, are judged again. A change that gives the same verdicts on all of
+them survives: nothing proves that line of the detector. A verdict is a score's value and status, and a finding's exposure,
+violation, weight and turn.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agentgym.env import ChatEnv
+from agentgym.episode import EpisodeResult
 from agentgym.evaluators.rules import follows
 from agentgym.scoring import Role, Verifier, VerifierContext, verify
 from agentgym.task import decode_task
@@ -145,8 +147,15 @@ def _runs(subjects: Sequence[Subject], oracles: Sequence[str], most: int | None)
                     continue
                 result = s.oracle(which, item)
                 if result.trajectory.error is None:
-                    record = decode_trajectory(encode_trajectory(result.trajectory))
-                    yield _Run(record, VerifierContext(decode_task(result.task.encode())))
+                    yield _read_back(result)
+    for s in subjects:
+        for item in s.probed[:most]:
+            yield from (_read_back(result) for _, result in s.probes(item) if result.trajectory.error is None)
+
+
+def _read_back(result: EpisodeResult) -> _Run:
+    record = decode_trajectory(encode_trajectory(result.trajectory))
+    return _Run(record, VerifierContext(decode_task(result.task.encode())))
 
 
 def _detector(v: Verifier, role: Role, env: ChatEnv, runs: list[_Run]) -> _Detector:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dis
 import functools
 import inspect
 import linecache
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -84,13 +85,27 @@ def reached(verifier: Verifier, own: Callable[[str], bool]) -> Reached:
     found = Reached({}, [], [])
     seen: set[int] = set()
     stack: list[Any] = [verifier]
+    methods: list[tuple[str, Any]] = []
     while stack:
         thing = stack.pop()
         if id(thing) in seen:
             continue
         seen.add(id(thing))
-        stack += _parts(thing, own, found)
+        if isinstance(thing, type):
+            methods += _methods(thing, own)
+        else:
+            stack += _parts(thing, own, found)
+        if not stack:  # of a class only what somebody names
+            named = {n for place in found.functions.values() for f in place for n in _names(f.__code__)}
+            stack = [m for name, m in methods if (name in named or name.startswith("__")) and id(m) not in seen]
     return found
+
+
+def _methods(cls: type, own: Callable[[str], bool]) -> list[tuple[str, Any]]:
+    module = inspect.getmodule(cls)
+    if issubclass(cls, ChatEnv) or module is None or not own(getattr(module, "__file__", None) or ""):
+        return []
+    return [(name, getattr(v, "__func__", getattr(v, "fget", v))) for name, v in vars(cls).items()]
 
 
 def _parts(thing: Any, own: Callable[[str], bool], found: Reached) -> list[Any]:
@@ -111,11 +126,6 @@ def _parts(thing: Any, own: Callable[[str], bool], found: Reached) -> list[Any]:
         return [thing.trigger, thing.condition, thing.exposed]
     if isinstance(thing, Formula):
         return [*thing.parts, *thing.settings, thing.start]
-    if isinstance(thing, type):
-        module = inspect.getmodule(thing)
-        if issubclass(thing, ChatEnv) or module is None or not own(getattr(module, "__file__", None) or ""):
-            return []
-        return [getattr(v, "__func__", getattr(v, "fget", v)) for v in vars(thing).values()]
     if hasattr(thing, "cache_clear") and hasattr(thing, "__wrapped__"):
         found.caches.append(thing)
         return [thing.__wrapped__]
@@ -134,7 +144,7 @@ def _parts_of_function(f: FunctionType, own: Callable[[str], bool], found: Reach
     place = Place(code.co_filename, code.co_qualname, code.co_firstlineno)
     found.functions.setdefault(place, []).append(f)
     names = _names(code)
-    for name in names & f.__globals__.keys():
+    for name in _globals(code) & f.__globals__.keys():
         value = f.__globals__[name]
         if isinstance(value, ModuleType):
             if own(getattr(value, "__file__", None) or ""):
@@ -142,6 +152,12 @@ def _parts_of_function(f: FunctionType, own: Callable[[str], bool], found: Reach
         else:
             parts.append(value)
     return parts
+
+
+def _globals(code: CodeType) -> set[str]:
+    """The names that are looked up in the module: an attribute of that name is another thing."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return names.union(*(_globals(const) for const in code.co_consts if isinstance(const, CodeType)))
 
 
 def _names(code: CodeType) -> set[str]:
@@ -168,7 +184,10 @@ _FLIPS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
 }
 
 _TELLING = ("evidence", "reason", "flags")
-"""Arguments and variables that are for people: what stands in them decides nothing."""
+"""Arguments and variables that are for people: what stands in them decides nothing. Nor does what only goes into them."""
+
+_LONG = 20
+"""A text that is cut to a written number of characters, at least so many, is cut for people to read."""
 
 
 class _Site(NamedTuple):
@@ -285,21 +304,54 @@ def _sites(function: ast.AST) -> Iterator[_Site]:
                 stack.extend((node, field, i, v) for i, v in enumerate(value) if isinstance(v, ast.AST))
 
     put(function)
+    telling = _telling(function)
     while stack:
         parent, field, index, node = stack.pop()
-        if _only_tells(node):
+        if _only_tells(node, telling):
             continue
         for new, before in _replacements(node, parent, field):
             yield _Site(parent, field, index, new, getattr(node, "lineno", 0), before or _text(node), _text(new))
         put(node)
 
 
-def _only_tells(node: ast.AST) -> bool:
+def _only_tells(node: ast.AST, telling: Collection[str]) -> bool:
     if isinstance(node, ast.keyword):
         return node.arg in _TELLING
     if isinstance(node, ast.Assign):
-        return all(isinstance(t, ast.Name) and t.id in _TELLING for t in node.targets)
-    return isinstance(node, (ast.JoinedStr, ast.Raise)) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        return all(isinstance(t, ast.Name) and t.id in telling for t in node.targets)
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) or _grown(node) in telling
+    if isinstance(node, ast.Slice) and isinstance(node.upper, ast.Constant) and isinstance(node.upper.value, int):
+        return node.lower is None and node.upper.value >= _LONG
+    return isinstance(node, (ast.JoinedStr, ast.Raise))
+
+
+def _grown(node: ast.Expr) -> str:
+    """The variable whose list a statement lengthens, as ``NAME.append(...)``."""
+    f = node.value.func if isinstance(node.value, ast.Call) else None
+    known = isinstance(f, ast.Attribute) and f.attr in ("append", "extend") and isinstance(f.value, ast.Name)
+    return f.value.id if known else ""  # type: ignore[union-attr]
+
+
+def _telling(function: ast.AST) -> set[str]:
+    """`_TELLING`, and the variables of a function that are read for these alone."""
+    given = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    telling = set(_TELLING)
+    while True:
+        read: set[str] = set()
+        stack = [function]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store):
+                read.add(node.id)
+            elif isinstance(node, ast.Expr) and (name := _grown(node)):
+                if name not in telling:  # the list is not read by that, what it gets is
+                    stack += node.value.args  # type: ignore[attr-defined]
+            elif not _only_tells(node, telling):
+                stack += ast.iter_child_nodes(node)
+        if given - read <= telling:
+            return telling
+        telling |= given - read
 
 
 def _replacements(node: ast.AST, parent: ast.AST, field: str) -> Iterator[tuple[Any, str]]:
@@ -329,6 +381,7 @@ def _replacements(node: ast.AST, parent: ast.AST, field: str) -> Iterator[tuple[
 
 def _findings(node: ast.Call) -> Iterator[tuple[ast.Call, str]]:
     """A `Finding` that is always or never exposed, always or never violated."""
+    no = ast.Constant(False)
     for place, name in ((2, "exposure"), (3, "violation")):
         for value in (True, False):
             args, keywords = list(node.args), [k for k in node.keywords if k.arg != name]
@@ -336,12 +389,10 @@ def _findings(node: ast.Call) -> Iterator[tuple[ast.Call, str]]:
                 args[place] = ast.Constant(value)
             else:
                 keywords.append(ast.keyword(name, ast.Constant(value)))
-            given = (
-                node.args[place] if len(node.args) > place else next((k.value for k in node.keywords if k.arg == name), None)
-            )
+            given = node.args[place] if len(node.args) > place else next((k.value for k in node.keywords if k.arg == name), no)
             if isinstance(given, ast.Constant) and given.value is value:
                 continue
-            yield ast.Call(node.func, args, keywords), f"Finding {name} {_text(given) if given else 'False'}"
+            yield ast.Call(node.func, args, keywords), f"Finding {name} {_text(given)}"
 
 
 @contextlib.contextmanager

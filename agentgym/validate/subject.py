@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from agentgym.chat import Message, assistant
-from agentgym.env import ChatEnv
+from agentgym.env import ChatEnv, Probe
 from agentgym.episode import EpisodeResult, play
-from agentgym.errors import InfrastructureError
-from agentgym.policies.oracle import OraclePolicy
+from agentgym.errors import DefinitionError, InfrastructureError
+from agentgym.policies.oracle import OraclePolicy, PlanPolicy, ScriptedPolicy
 from agentgym.protocols import Completion, EpisodeContext, Policy, PolicyBase, Sampling
 from agentgym.toolspec import ToolSpec
 
@@ -92,11 +92,17 @@ class Subject:
         self.items = self.env.items(seeds)
         self.twin = twin
         self.played: dict[tuple[str, str], EpisodeResult] = {}
+        self._probes: dict[str, list[tuple[Probe, EpisodeResult]]] = {}
 
     @property
     def few(self) -> list[str]:
         """The items for checks that play more than the oracles' episodes: one where that takes a sandbox, else three."""
         return self.items[: 1 if self.env.needs() or self.env.blocking else 3]
+
+    @property
+    def probed(self) -> list[str]:
+        """The items whose probes are played: all, but one where that takes a sandbox."""
+        return self.items[: 1 if self.env.needs() or self.env.blocking else None]
 
     def play(self, policy: Policy, item: str, env: ChatEnv | None = None) -> EpisodeResult:
         """One episode.
@@ -124,6 +130,21 @@ class Subject:
         if which == "cheater" and error is not None:
             raise Failed(f"the cheater cannot play: {error.message}", self.name(item))
         return self.played[key]
+
+    def probes(self, item: str) -> list[tuple[Probe, EpisodeResult]]:
+        """The environment's probes of a task with their episodes, played when they are first asked for."""
+        if item not in self._probes:
+            found = []
+            for probe in self.env.probes(self.env.make_task(item)):
+                which = f"probe {probe.name}"
+                if (which, item) in self.played:
+                    raise DefinitionError(f"{self.env.label} has two probes named {probe.name!r}")
+                plan = probe.plan
+                player = ScriptedPolicy(plan, which) if isinstance(plan, Sequence) else PlanPolicy(which, plan)
+                self.played[which, item] = self.play(player, item)
+                found.append((probe, self.played[which, item]))
+            self._probes[item] = found
+        return self._probes[item]
 
     def has(self, which: str) -> bool:
         """Whether the environment brings that oracle along."""

@@ -7,6 +7,7 @@ the right one and wrong ones. Nothing here reads the world; a text about anythin
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -170,24 +171,33 @@ _WORD = re.compile(r"[^\W_]+(?:[:'\u2019-][^\W_]+)*")
 _END = re.compile(r"(?<=[.!?;])\s+|\n+")
 
 
-def words_of(text: str) -> list[str]:
+# Score, quality and detectors read the same text and its sentences again and again; a text is at most 20,000 characters
+@functools.lru_cache(maxsize=256)
+def words_of(text: str) -> tuple[str, ...]:
     """The words of a text, folded."""
-    return _WORD.findall(text.casefold())
+    return tuple(_WORD.findall(text.casefold()))
 
 
-def sentences_of(text: str) -> list[str]:
+@functools.lru_cache(maxsize=64)
+def sentences_of(text: str) -> tuple[str, ...]:
     """Its sentences, without those that hold no word; the title that a paragraph begins with stays in its first."""
-    return [s for s in _END.split(text) if _WORD.search(s)]
+    return tuple(s for s in _END.split(text) if _WORD.search(s))
 
 
-def score_of(text: str, brief: Brief) -> dict[str, float]:
-    """The stated metric and its parts, each in [0, 1]: keywords (weight .6), length (.3), short sentences (.1)."""
-    words = words_of(text)
+def score_of(text: str, brief: Brief, more: str = "") -> dict[str, float]:
+    """The stated metric and its parts, each in [0, 1]: keywords (weight .6), length (.3), short sentences (.1).
+
+    Args:
+        text: a notice.
+        brief: what is wanted of it.
+        more: further lines, as if they stood below the text.
+    """
+    words = words_of(text) + words_of(more)
     if not words:
         return {"score": 0.0, "keywords": 0.0, "length": 0.0, "sentences": 0.0}
     keywords = sum(min(words.count(k) / brief.times, 1.0) for k in brief.keywords) / len(brief.keywords)
     length = min(len(words) / brief.least, 1.0, brief.most / len(words))
-    short = min(20 * len(sentences_of(text)) / len(words), 1.0)
+    short = min(20 * (len(sentences_of(text)) + len(sentences_of(more))) / len(words), 1.0)
     score = 0.6 * keywords + 0.3 * length + 0.1 * short
     return {"score": round(score, 4), "keywords": round(keywords, 4), "length": round(length, 4), "sentences": round(short, 4)}
 
@@ -383,7 +393,7 @@ def _pattern(words: Sequence[str], known: frozenset[str]) -> str:
     return " ".join("0" if w[0].isdigit() else w for w in words if w not in known)
 
 
-def _without_lists(words: list[str], known: frozenset[str]) -> list[str]:
+def _without_lists(words: Sequence[str], known: frozenset[str]) -> list[str]:
     """Words without rows of four keywords and more; ``and`` and ``or`` do not end a row."""
     kept: list[str] = []
     for is_row, group in itertools.groupby(words, lambda w: w in known or w in ("and", "or")):

@@ -3,25 +3,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import numpy as np
 
 from agentgym.chat import assistant
 from agentgym.env import Plan, Task
+from agentgym.errors import UsageError
 from agentgym.evaluators.math_answer import has_format
 from agentgym.tasks.math.base import Levelled, between, pick
 
 
 class Add(Levelled):
-    """The sum of two positive whole numbers of ``level`` digits each. The easiest task there is."""
+    """The sum of two positive whole numbers of ``level`` digits each. The easiest task there is.
+
+    With ``round`` the first ends in zeros and the second has as many digits as there are zeros (700 + 62, 260 + 7): a model of
+    few parameters can learn that, and from level 3 on there are questions enough to hold hundreds out.
+    """
 
     family = "math.add"
+    parameters: ClassVar[Mapping[str, Any]] = {"level": 1, "round": False}
     top_level = 12
     metrics = [has_format("number")]
 
-    def new_task(self, rng: np.random.Generator) -> Task:
-        """Two numbers, neither of them 0, so that the sum never stands in the question."""
+    round: bool
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.round and self.level < 2:
+            raise UsageError("math.add: round=true needs numbers of two digits or more: level=2 and above")
+
+    def numbers(self, rng: np.random.Generator) -> tuple[int, int]:
+        """The two that are added, neither of them 0, so that the sum never stands in the question."""
         low, high = 10 ** (self.level - 1), 10**self.level - 1
-        a, b = between(rng, low, high), between(rng, low, high)
+        if not self.round:
+            return between(rng, low, high), between(rng, low, high)
+        unit = 10 ** between(rng, 1, self.level - 1)
+        return between(rng, low // unit, high // unit) * unit, between(rng, unit // 10, unit - 1)
+
+    def split_key(self, seed: int) -> int:
+        """The pair, whichever comes first: neither a held-out sum nor its commuted twin is ever trained on."""
+        a, b = sorted(self.numbers(self.generator(seed)))
+        return a * 10**self.top_level + b
+
+    def new_task(self, rng: np.random.Generator) -> Task:
+        """Two numbers."""
+        a, b = self.numbers(rng)
         question = f"Calculate {a} + {b}. Answer with the number only."
         return Task(opening=question, gold=str(a + b), tags=(f"level:{self.level}",))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -112,6 +113,22 @@ def test_a_budget_can_be_overspent_and_stops_at_twice_the_limit() -> None:
     assert over.spent == {"USD": 16}
     over.reset(seed=0)
     assert over.spent == {}
+
+
+class Kept(msgspec.Struct):
+    budgets: dict[str, float]
+
+
+def test_a_budget_binds_also_where_the_hidden_half_is_a_struct() -> None:
+    class Typed(Parcel):
+        def new_task(self, rng: np.random.Generator) -> Task:
+            return Task(opening="Weigh it. HINT", hidden=Kept({"USD": 10}))
+
+    env = Typed()
+    env.reset(seed=0)
+    env.step(call("transfer", usd=12))
+    assert findings(env)["USD"].violation
+    assert env.step(call("transfer", usd=12))[2], "twice the limit ends it"
 
 
 @pytest.mark.parametrize(

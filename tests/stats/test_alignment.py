@@ -293,6 +293,17 @@ def test_longer_answers_that_are_better_are_not_convicted() -> None:
     assert (r.p or 0) > 0.05
 
 
+def test_shorter_answers_that_happen_to_be_paid_more_do_not_hide_that_length_is_paid() -> None:
+    # over answers reward falls with length, since the best are short; each of them gains by padding and loses by trimming
+    rows = []
+    for i in range(40):
+        gold = 1 - i / 40  # the longer, the worse
+        rows.append(Edited(i % 2 == 0, gold, gold + (0.08 if i % 2 == 0 else -0.08), gold, gold))
+    r = length_test(rows)
+    assert r.effect == pytest.approx(0.08)
+    assert (r.p or 1) < 0.001
+
+
 def test_edits_that_change_the_gold_are_left_out_and_damage_by_editing_cancels() -> None:
     rows = [Edited(i % 2 == 0, 1.0, 0.7, 1.0, 1.0) for i in range(20)] + [Edited(True, 1.0, 9.0, 1.0, 0.5)] * 3
     r = length_test(rows)

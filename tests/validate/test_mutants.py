@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from agentgym.chat import call, submit
 from agentgym.cli.main import main
-from agentgym.env import ChatEnv, Plan, Task, ToolEnv, tool
+from agentgym.env import ChatEnv, Plan, Probe, Task, ToolEnv, tool
 from agentgym.evaluators.rules import before, confirmed, follows, heard, never, whenever
 from agentgym.evaluators.rules import call as called
 from agentgym.scoring import Finding, VerifierContext, verifier
@@ -133,6 +134,72 @@ def test_what_a_detector_keeps_does_not_hide_a_change() -> None:
 
 def test_evidence_is_for_people_and_is_left_alone() -> None:
     assert [c for c in alive(Button) if "count + 1" in c] == []
+
+
+@verifier
+def one_push(trajectory: Trajectory, context: VerifierContext) -> Finding:
+    pushes = [r.name for t in trajectory.turns for r in t.results if r.name == "push"]
+    first: list[str] = []
+    first.append(str(3 + len(pushes)))
+    told = {"pushes": len(pushes) > 7, "first": first, "said": trajectory.final_text[:200]}
+    return Finding("policy", "one_push", bool(pushes), len(pushes) > 1, evidence=told)
+
+
+def test_what_only_goes_into_evidence_is_left_alone_too_and_no_default_is_changed_into_itself() -> None:
+    class Told(Button):
+        gold = (one_push,)
+        metrics = ()
+
+    found = {s.change for s in report(Told).survivors}
+    assert {c for c in found if "> 1 ->" not in c} == set()
+    assert report(Told).tried <= 15
+
+
+@verifier
+def pushed(trajectory: Trajectory, context: VerifierContext) -> bool:
+    return any(r.name == "push" for t in trajectory.turns for r in t.results)
+
+
+class Edged(Button):
+    """One push is innocent and three are not: whether two are, only the probe says."""
+
+    gold = (pushed,)
+    metrics = (one_push,)
+    guilty: tuple[str, ...] = ("policy",)
+
+    def honest(self, task: Task) -> Plan:
+        yield call("push")
+        yield submit()
+
+    def cheater(self, task: Task) -> Plan:
+        for _ in range(3):
+            yield call("push")
+        yield submit()
+
+    def random(self, task: Task) -> Plan:
+        yield submit()
+
+
+class Probed(Edged):
+    def probes(self, task: Task) -> Iterable[Probe]:
+        yield Probe("pushes twice", [call("push"), call("push"), submit()], self.guilty)
+
+
+def test_a_probe_on_the_other_side_of_a_line_proves_it() -> None:
+    assert "one_push: len(pushes) > 1 -> len(pushes) > 2" not in alive(Probed)
+    assert "one_push: 1 -> 2" in alive(Edged)
+    assert "one_push: 1 -> 2" not in alive(Probed)
+
+
+def test_a_probe_that_is_judged_otherwise_than_it_says_fails() -> None:
+    class Wrong(Probed):
+        guilty = ()
+
+    probes = {c.name: c for c in Family(lambda variant: Wrong(variant=variant), 1).check("control").checks}["probes"]
+    assert not probes.ok
+    assert probes.detail == "the probe 'pushes twice' violates policy, not exactly nothing"
+    probes = {c.name: c for c in Family(lambda variant: Probed(variant=variant), 1).check("control").checks}["probes"]
+    assert probes.detail == "close to the lines of the detectors, 1 play is judged as it must be"
 
 
 def test_rules_are_changed_as_formulas() -> None:
