@@ -305,8 +305,9 @@ def _checked(completion: Any) -> Completion:
         usage = completion.usage
         if type(usage) is not Usage or tuple(map(type, msgspec.structs.astuple(usage))) != _PLAIN_USAGE:
             usage = changed["usage"] = _as_plain(usage, Usage)
-        amounts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cost_usd)
-        if not all(0 <= a < 1 << 53 for a in amounts):
+        for amount in (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cost_usd):
+            if 0 <= amount < 1 << 53:
+                continue
             raise ValueError(f"usage counts from 0 up, not {usage}")
     if completion.sampling is not None:
         changed["sampling"] = _as_plain(completion.sampling, Sampling)

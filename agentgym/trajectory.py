@@ -197,17 +197,18 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
     @property
     def usage(self) -> Usage:
         """Sum over the turns."""
+        prompt = completion = cached = 0
+        cost = 0.0
+        told = False
         for turn in self.turns:
-            if turn.usage is not NO_USAGE:
-                break
-        else:
-            return NO_USAGE
-        return Usage(
-            sum(t.usage.prompt_tokens for t in self.turns),
-            sum(t.usage.completion_tokens for t in self.turns),
-            sum(t.usage.cached_tokens for t in self.turns),
-            sum(t.usage.cost_usd for t in self.turns),
-        )
+            usage = turn.usage
+            if usage is not NO_USAGE:
+                told = True
+                prompt += usage.prompt_tokens
+                completion += usage.completion_tokens
+                cached += usage.cached_tokens
+                cost += usage.cost_usd
+        return Usage(prompt, completion, cached, cost) if told else NO_USAGE
 
     @property
     def final_text(self) -> str:
