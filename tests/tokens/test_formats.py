@@ -119,8 +119,8 @@ def test_what_is_malformed_stays_text(name: str, text: str) -> None:
 
 
 MARKS = (
-    "<think> </think> <tool_call> </tool_call> <arg_key> </arg_value> { <|message|> <|channel|> <|end|> <function= </function> >"
-    " to=functions.f"
+    "<think> </think> <tool_call> </tool_call> <arg_key> </arg_value> { <|message|> <|channel|> <|end|> <function= </function>"
+    " > to=functions.f"
 )
 PIECES = st.sampled_from([*ONE.values(), *MARKS.split(), "\n"])
 
