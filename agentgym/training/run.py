@@ -121,6 +121,8 @@ class Recorder:
         self.writer = RunWriter(folder, create=create)
         self.step = 0
         self._batch: list[EpisodeResult] = []
+        self._attempts = {} if create else {key: attempts for key, (attempts, _) in self.writer.finished().items()}
+        """Of rollouts on record: steps after the last checkpoint are played again, and the later attempt counts."""
         self._refs = [absolute(_ref(name)) for name in options.families]
         if create:
             self.writer.set_meta(
@@ -142,8 +144,9 @@ class Recorder:
         place = next(i for i, name in enumerate(self.options.families) if _is(name, result.task.family))
         planned = PlannedTask(place, result.task.variant, result.task.item, result.task.id, t.trial + 1)
         self.writer.set_plan(self._refs, [planned])
+        attempt = self._attempts.get((result.task.id, t.trial), 0)
         self.writer.add(
-            EpisodeRecord(t, task, result.task.encode(), 0, result.reward, result.gold, result.scores, result.findings)
+            EpisodeRecord(t, task, result.task.encode(), attempt, result.reward, result.gold, result.scores, result.findings)
         )
         self._batch.append(result)
 
