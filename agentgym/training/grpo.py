@@ -47,6 +47,20 @@ class _Steps(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self.show(self.recorder.end_of_step(state.global_step, **more))
 
 
+class _Stopping(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    def __init__(self, asked: list[int]) -> None:
+        self.asked = asked
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+
+def stopping(asked: list[int]) -> TrainerCallback:
+    """Saves a checkpoint and ends after the step in which something came to stand in the list."""
+    return _Stopping(asked)
+
+
 def made_trainer(
     model: Any,
     tokenizer: Any,

@@ -13,8 +13,10 @@ import contextlib
 import json
 import os
 import random
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -322,7 +324,7 @@ def train(
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     from agentgym.policies.hf_model import HFPolicy
-    from agentgym.training.grpo import made_trainer
+    from agentgym.training.grpo import made_trainer, stopping
 
     folder = resume or new_run_directory(root, f"train-{'-'.join(options.families)}")
     found: dict[str, Any] = {}
@@ -359,7 +361,11 @@ def train(
         trainer = made_trainer(model, tokenizer, options, folder, recorder, policy, show)
         if checkpoint is not None:
             recorder.step = _step_of(checkpoint)
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with interruptible() as asked:
+            trainer.add_callback(stopping(asked))
+            trainer.train(resume_from_checkpoint=checkpoint)
+        if asked:
+            raise KeyboardInterrupt
         model.save_pretrained(folder / MODEL)
         tokenizer.save_pretrained(folder / MODEL)
         tell("after")
@@ -373,6 +379,30 @@ def train(
         with contextlib.suppress(Exception):
             recorder.close(status)
     return found
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Ctrl-C asks for the end after the present step; a second one does not wait.
+
+    Yields:
+        a list that holds the signal's number once it has come.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # signals are the main thread's
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _step_of(checkpoint: str) -> int:

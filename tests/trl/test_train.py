@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agentgym.records.run import Run
-from agentgym.training.run import CURVES, Training, held_out, payment
+from agentgym.training.run import CURVES, Training, held_out, payment, train
 
 
 @pytest.fixture
@@ -64,6 +64,25 @@ def test_a_training_that_is_killed_loses_no_step_that_was_told_and_goes_on(folde
     assert steps[0] > 1, "it goes on from a checkpoint"
     assert {"before", "warm", "after"} <= set(lines[-1])
     assert (path / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_ends_after_the_step_with_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def show(line: dict[str, Any]) -> None:
+        seen.append(line["step"])
+        if line["step"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    options = Training(("math.add",), f"hf:{folder}", steps=20, tasks=1, group=2, held_out=0, max_tokens=4, save_every=100)
+    opened: list[Path] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(options, tmp_path / "runs", show=show, opened=opened.append)
+    assert seen == [1]
+    assert (opened[0] / "checkpoints" / "checkpoint-1" / "trainer_state.json").is_file()
+    with Run(opened[0]) as run:
+        assert len(list(run.episodes())) == 2
 
 
 def test_held_out_sums_and_their_commuted_twins_are_in_no_training_row() -> None:
