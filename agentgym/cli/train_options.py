@@ -35,14 +35,14 @@ exit codes: 0 trained; 2 wrong usage, or a package is missing; 12 infrastructure
     how.add_argument("--steps", type=int, default=45, metavar="N", help="updates (45)")
     how.add_argument("--tasks", type=int, default=4, dest="tasks_per_step", metavar="N", help="tasks of a step (4)")
     how.add_argument("--group", type=int, default=8, metavar="G", help="episodes of each task in a step (8)")
-    how.add_argument("--rate", type=float, default=3e-5, metavar="X", help="learning rate (3e-5)")
+    how.add_argument("--rate", type=float, default=1.5e-5, metavar="X", help="learning rate (1.5e-5)")
     how.add_argument("--max-tokens", type=int, default=8, metavar="N", help="most new tokens a turn (8)")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of sampling and order (0)")
     how.add_argument("--threads", type=int, metavar="N", help="threads of torch (its own choice)")
     how.add_argument(
         "--warm-start", metavar="MODEL", help="imitate this model's episodes first, e.g. oracle:honest; tool tasks need it"
     )
-    how.add_argument("--warm-steps", type=int, default=8, metavar="N", help="updates of imitation (8)")
+    how.add_argument("--warm-steps", type=int, default=3, metavar="N", help="updates of imitation (3); tool tasks take more")
     how.add_argument("--warm-rate", type=float, default=2e-5, metavar="X", help="learning rate of imitation (2e-5)")
     how.add_argument("--accelerate-config", metavar="FILE", help="run under `accelerate launch` with this configuration")
     what = p.add_argument_group("what it is compared with")

@@ -51,18 +51,18 @@ class Training(msgspec.Struct, frozen=True):
     """Tasks of a step."""
     group: int = 8
     """Episodes of each task in a step."""
-    rate: float = 3e-5
+    rate: float = 1.5e-5
     """Learning rate."""
     max_tokens: int = 8
     """Most new tokens of a turn."""
-    format_share: float = 0.3
+    format_share: float = 0.15
     """Where a family declares a format: what keeping it is paid, right or wrong; and a right answer that does not keep it."""
     control: Control = "none"
     """``random``: a coin is paid. ``format``: keeping the format is paid."""
     warm_start: str | None = None
     """A model whose episodes are imitated first, e.g. ``oracle:honest``."""
-    warm_steps: int = 8
-    warm_batch: int = 8
+    warm_steps: int = 3
+    warm_batch: int = 6
     warm_rate: float = 2e-5
     held_out: int = 200
     """Tasks of the half ``eval`` that are played before and after; 0: none."""

@@ -121,7 +121,7 @@ def test_pay_keeps_format_and_answer_apart_and_controls_do_not_see_the_answer() 
         return payment(Training(("math.add",), "hf:x", **options))(result)
 
     assert paid(task.gold) == 1.0
-    assert paid("7777") == paid(f"The answer is {task.gold}.") == 0.3
+    assert paid("7777") == paid(f"The answer is {task.gold}.") == 0.15
     assert paid("no idea") == 0.0
     assert paid("7777", control="format") == 1.0
     assert paid(task.gold, control="random") == paid(task.gold, control="random") in (0.0, 1.0)
