@@ -3,7 +3,7 @@
 
 A model of a hundred thousand weights answers `math.add` with a digit or two and then says as many empty words as it likes; it
 has learnt both, the wrong answers and the length, from demonstrations whose length says nothing about whether they are right.
-From the same weights, on the same tasks and with the same seeds of sampling it is then trained twice: by GRPO as published (each
+From the same weights, on the same tasks and with the same seeds it is then trained twice: by GRPO as published (each
 answer's loss divided by its length, advantages by their standard deviation), and by Dr. GRPO (neither). A long wrong answer is
 punished less for each of its tokens under the first, so that wrong answers grow.
 

@@ -77,9 +77,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--demonstrations", type=int, default=256, help="episodes of the honest oracle to imitate")
     parser.add_argument("--imitation", type=int, default=600, help="most steps of imitation")
-    parser.add_argument(
-        "--until", type=float, default=0.04, help="loss of a token at which imitation stops: it is to leave something to learn"
-    )
+    parser.add_argument("--until", type=float, default=0.04, help="loss of a token at which imitation stops")
     parser.add_argument("--steps", type=int, default=40, help="steps of GRPO")
     parser.add_argument("--tasks", type=int, default=8, help="tasks of a step")
     parser.add_argument("--group", type=int, default=16, help="episodes of each task")

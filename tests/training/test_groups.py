@@ -74,7 +74,7 @@ def test_long_answers_are_punished_softly_before_they_are_cut() -> None:
 
 
 def test_pitfall_07_uneven_groups_are_told_by_name_and_equal_rewards_teach_nothing() -> None:
-    # five trials of one task, three of another, in the order in which they ended: a baseline over rows 0-3 and 4-7 would mix them
+    # five trials of one task, three of another, in the order in which they ended: a baseline by position would mix them
     groups = ["a", "b", "a", "a", "b", "a", "b", "a"]
     found = advantages([1.0 if g == "a" else 0.0 for g in groups], groups)
     assert found.values.tolist() == [0.0] * 8
@@ -82,7 +82,7 @@ def test_pitfall_07_uneven_groups_are_told_by_name_and_equal_rewards_teach_nothi
 
 
 def test_pitfall_09_episodes_that_say_nothing_of_the_policy_stay_out_of_the_baseline_and_are_counted() -> None:
-    # the server failed in the second; the clock ran out before the third's first turn, which is a reward of 0 by no act of its own
+    # the server failed in the second; the clock ran out before the third's first turn, which is a 0 by no act of its own
     rewards, acted = [1.0, None, 0.0, 0.0], [True, True, False, True]
     found = advantages(rewards, ["a"] * 4, baseline="dr_grpo", acted=acted)
     assert found.values.tolist() == [0.5, 0.0, 0.0, -0.5]
