@@ -281,8 +281,7 @@ def _golden(gold: tuple[Verifier, ...], episodes: int) -> Any:
             played.task_id = f"{task.family}/{task.variant}/{task.item}"
             played.opening = task.opening
             handed = VerifierContext(task, judge=context.judge)
-            sandboxes = None if context.sandbox is None else (lambda: context.sandbox)
-            scores, findings = verify(gold, "gold", played, handed, sandboxes)  # type: ignore[arg-type]
+            scores, findings = verify(gold, "gold", played, handed, lambda: context.sandbox)  # type: ignore[arg-type, return-value]
             values.append(gold_value(scores))
             found += [f if f.turn is None else msgspec.structs.replace(f, turn=f.turn + start) for f in findings]
             start += len(played.turns)

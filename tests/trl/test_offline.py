@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -80,7 +81,7 @@ def test_dpo(model: Any, tokenizer: Any, run: Path, tmp_path: Path) -> None:
     config = DPOConfig(output_dir=str(tmp_path), max_length=2048, **COMMON)
     rows = dataset(run, "dpo")
     assert len(rows) == 2
-    made = DPOTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
+    made = DPOTrainer(model, ref_model=copy.deepcopy(model), args=config, train_dataset=rows, processing_class=tokenizer)
     log = trained(made)
     assert log["loss"] == pytest.approx(0.6931, abs=1e-3), "log 2: before the first step the policy is the reference"
 
@@ -91,7 +92,7 @@ def test_kto(model: Any, tokenizer: Any, run: Path, tmp_path: Path) -> None:
     config = KTOConfig(output_dir=str(tmp_path), max_length=2048, **COMMON)
     rows = dataset(run, "kto")
     assert sorted(rows["label"]) == [False] * 2 + [True] * 6
-    trained(KTOTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer))
+    trained(KTOTrainer(model, ref_model=copy.deepcopy(model), args=config, train_dataset=rows, processing_class=tokenizer))
 
 
 def test_reward_model(tokenizer: Any, run: Path, tmp_path: Path) -> None:
