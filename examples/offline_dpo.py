@@ -88,7 +88,7 @@ async def one(seed: int, args: argparse.Namespace, runs: str) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     model = tiny.TinyModel(seed)
     shown = await learning.play(FAMILY, "oracle:honest", learning.seeds("train", 10_000, 256), runs)
-    learning.imitate(model, [tiny.demonstrated(p.trajectory) for p in shown], 600, rng, args.until)
+    learning.imitate(model, [tiny.demonstrated(p.trajectory) for p in shown], 600, rng, until=args.until)
     held_out = learning.seeds("eval", 0, args.held_out)
 
     async def rewards() -> dict[str, list[float]]:

@@ -53,29 +53,40 @@ async def play(family: str, model: Any, numbers: Sequence[int], runs: str, **opt
 
 
 def imitate(
-    model: tiny.TinyModel, demonstrations: Sequence[Trajectory], steps: int, rng: np.random.Generator, until: float = 0.0
+    model: tiny.TinyModel,
+    demonstrations: Sequence[Trajectory],
+    steps: int,
+    rng: np.random.Generator,
+    *,
+    rate: float = 4e-3,
+    batch_size: int = 32,
+    until: float = 0.0,
 ) -> float:
     """Behaviour cloning: likelihood of what was done, on its own tokens alone (`demonstrated`). Returns the last loss.
 
     Args:
         model: what is trained.
         demonstrations: episodes with tokens.
-        steps: most steps of 32 rows.
+        steps: most steps.
         rng: draws the rows.
+        rate: learning rate, the same from the first step on up to 1e-3; a higher one is warmed up, and its gradients clipped.
+        batch_size: rows of a step.
         until: mean loss of a token at which imitation stops.
     """
     rows = [row for d in demonstrations for row in linearize(d).rows]
-    optimizer = torch.optim.AdamW(model.network.parameters(), lr=4e-3)
-    pace = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20))
+    optimizer = torch.optim.AdamW(model.network.parameters(), lr=rate)
+    high = rate > 1e-3
+    pace = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20) if high else 1.0)
     recent = 1.0
     for _ in range(steps):
-        batch = [rows[i] for i in rng.integers(len(rows), size=32)]
+        batch = [rows[i] for i in rng.integers(len(rows), size=batch_size)]
         ids, _ = tiny.padded([r.token_ids for r in batch])
         mask, _ = tiny.padded([r.loss_mask.astype(np.float32) for r in batch])
         loss = -(tiny.log_likelihood(model.network, ids) * mask).sum() / mask.sum()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
+        if high:
+            torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
         optimizer.step()
         pace.step()
         recent = 0.9 * recent + 0.1 * float(loss.detach())

@@ -35,7 +35,7 @@ async def train(args: argparse.Namespace, runs: str) -> dict[str, Any]:
     """Imitation, then on-policy steps; solve rates on held-out tasks, greedy, before and after."""
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(args.seed)
-    model = tiny.TinyModel(args.seed)
+    model = tiny.TinyModel(args.seed, hidden=128, layers=3)
     greedy = {"sampling": Sampling(temperature=0.0), "concurrency": 256}
     held_out = learning.seeds("eval", 0, args.held_out)
 
@@ -44,7 +44,9 @@ async def train(args: argparse.Namespace, runs: str) -> dict[str, Any]:
 
     begun = time.process_time()
     shown = await learning.play(FAMILY, "oracle:honest", learning.seeds("train", 10_000, args.demonstrations), runs)
-    loss = learning.imitate(model, [tiny.demonstrated(p.trajectory) for p in shown], args.imitation, rng, args.until)
+    loss = learning.imitate(
+        model, [tiny.demonstrated(p.trajectory) for p in shown], args.imitation, rng, rate=1e-3, batch_size=64
+    )
     before = await solved()
     print(
         json.dumps({"imitation": round(loss, 3), "solved": before, "cpu_s": round(time.process_time() - begun, 1)}), flush=True
@@ -75,13 +77,12 @@ async def train(args: argparse.Namespace, runs: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--demonstrations", type=int, default=256, help="episodes of the honest oracle to imitate")
-    parser.add_argument("--imitation", type=int, default=600, help="most steps of imitation")
-    parser.add_argument("--until", type=float, default=0.04, help="loss of a token at which imitation stops")
-    parser.add_argument("--steps", type=int, default=40, help="steps of GRPO")
+    parser.add_argument("--demonstrations", type=int, default=64, help="episodes of the honest oracle to imitate")
+    parser.add_argument("--imitation", type=int, default=100, help="steps of imitation")
+    parser.add_argument("--steps", type=int, default=80, help="steps of GRPO")
     parser.add_argument("--tasks", type=int, default=8, help="tasks of a step")
     parser.add_argument("--group", type=int, default=16, help="episodes of each task")
-    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate of GRPO")
+    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate of GRPO")
     parser.add_argument("--held-out", type=int, default=200, help="tasks to judge by, none of which is trained on")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", help="folder for the runs; none: they are thrown away")
