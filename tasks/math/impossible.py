@@ -367,7 +367,7 @@ class Impossible(ScenarioEnv):
         # as far along the line as one value is nothing, and as it is below it
         at = min((Fraction(-v, d) for v, d in zip(z, step, strict=True) if d), key=abs)
         near, zero, below = ([v + at * k * d for v, d in zip(z, step, strict=True)] for k in (Fraction(999, 1000), 1, 2))
-        for name, solutions, right in (
+        for name, proofs, right in (
             ("two solutions", (one, two), True),
             ("one solution", (one,), False),
             ("one solution twice", (one, one), False),
@@ -379,7 +379,7 @@ class Impossible(ScenarioEnv):
             ("a solution at nothing", (one, zero), not system.names),
             ("a solution below nothing", (one, below), not system.names),
         ):
-            told = "; ".join(", ".join(f"{k}={v}" for k, v in _named(system, s).items()) for s in solutions)
+            told = "; ".join(", ".join(f"{k}={v}" for k, v in _named(system, s).items()) for s in proofs)
             yield Probe(f"proves by {name}", [submit(status=status, answer=told)], gold=float(right))
         first = ", ".join(f"{k}={v}" for k, v in list(_named(system, one).items())[:-1])
         yield Probe("proves by half a solution", [submit(status=status, answer=f"{first}; {first}")], gold=0.0)
