@@ -449,8 +449,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     verbose = getattr(args, "verbose", False) or bool(os.environ.get("AGENTGYM_TRACEBACK"))
     try:
-        command = {"import": "importing"}.get(args.command, args.command)  # no module can have that name
-        module = importlib.import_module(f"agentgym.cli.{command}")
+        module = importlib.import_module(f"agentgym.cli.{args.command}")
         code: int = module.run(args)
         sys.stdout.flush()
         return code
