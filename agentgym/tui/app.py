@@ -15,6 +15,7 @@ from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode, Run
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
+from agentgym.tui.screens.level import Level
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 
@@ -86,9 +87,15 @@ class Viewer(App[None]):
         else:
             self.screen.open(episode)
 
+    def on_replay_screen_tokens_wanted(self, message: ReplayScreen.TokensWanted) -> None:
+        """The tokens of an episode were asked for."""
+        from agentgym.tui.screens.tokens import TokensScreen  # numpy and the linearizer: only for those who look
+
+        self.push_screen(TokensScreen(message.episode, message.turn))
+
     def action_up(self) -> None:
         """One level up: replay, episodes, runs."""
-        if isinstance(self.screen, ReplayScreen) and len(self.screen_stack) > 2:
+        if isinstance(self.screen, Level) and self.screen.depth >= 2 and len(self.screen_stack) > 2:
             self.pop_screen()
         elif isinstance(self.screen, EpisodesScreen):
             if len(self.screen_stack) > 2:
