@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two trajectories or more beside each other, act by act: where they first part, and what only one of them did.
 
-An act is a tool call (its name and its arguments) or something said. Reasoning is none: it changes nothing. Acts are aligned by a
-longest common subsequence, after the prefix that all share; what that leaves between two common acts is aligned once more by
+An act is a tool call (its name and its arguments) or something said. Reasoning is none: it changes nothing. Acts are aligned by
+a longest common subsequence, after the prefix that all share; what that leaves between two common acts is aligned once more by
 name alone, so that a call stands beside the same call with other arguments. What is left then was done by one side only.
 """
 
@@ -213,3 +213,24 @@ def differing(texts: Sequence[str]) -> list[str]:
         kept = {j for _, j in common(shared, own)}
         result.append("\n".join(line for j, line in enumerate(own) if j not in kept).strip("\n"))
     return result
+
+
+CONTEXT = 4
+"""Words that an excerpt keeps on either side of what differs."""
+
+
+def excerpts(texts: Sequence[str]) -> list[str]:
+    """Of each text what tells it from the others: its own lines, without the words with which they all begin or end.
+
+    >>> excerpts(["one two three four five six SEVEN", "one two three four five six 7"])
+    ['… three four five six SEVEN', '… three four five six 7']
+    """
+    own = differing(texts)
+    if len(own) < 2 or not all(own):
+        return own
+    words = [t.split(" ") for t in own]
+    least = min(len(w) for w in words)
+    front = next((i for i in range(least) if len({w[i] for w in words}) > 1), least)
+    back = next((i for i in range(least - front) if len({w[-1 - i] for w in words}) > 1), least - front)
+    skip, drop = max(0, front - CONTEXT), max(0, back - CONTEXT)
+    return ["… " * (skip > 1) + " ".join(w[skip if skip > 1 else 0 : len(w) - drop]) + " …" * (drop > 0) for w in words]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +67,7 @@ def test_no_longer_common_subsequence_exists(a: str, b: str) -> None:
     found = common(a, b)
     assert len(found) == longest(a, b)
     assert all(a[i] == b[j] for i, j in found)
-    assert all(x[0] < y[0] and x[1] < y[1] for x, y in zip(found, found[1:], strict=False))
+    assert all(x[0] < y[0] and x[1] < y[1] for x, y in pairwise(found))
     start = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     assert found[:start] == [(k, k) for k in range(start)], "what they begin with together stands together"
 
@@ -105,7 +107,9 @@ def test_acts_are_words_and_calls_and_their_answers() -> None:
     first = turn(0, assistant(" Paying \n now ", ToolCall("pay", '{"to": "ann", "cents": 5}', "1"), reasoning="cheap"), told)
     found = acts(Trajectory(task_id="f/control/0", turns=[first, turn(1, assistant("", reasoning="only thought"))]))
     assert [(a.turn, a.name, a.result) for a in found] == [(0, "", ""), (0, "pay", "done")]
-    again = acts(Trajectory(task_id="f/control/0", turns=[turn(0, assistant("Paying now", ToolCall("pay", '{"cents":5,"to":"ann"}')))]))
+    again = acts(
+        Trajectory(task_id="f/control/0", turns=[turn(0, assistant("Paying now", ToolCall("pay", '{"cents":5,"to":"ann"}')))])
+    )
     assert [a.key for a in again] == [a.key for a in found], "neither blanks nor the order of keys make another act"
 
 
