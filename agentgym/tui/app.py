@@ -38,6 +38,7 @@ class Viewer(Comparing):
         "screens/runs.tcss",
         "screens/episodes.tcss",
         "screens/replay.tcss",
+        "screens/group.tcss",
         "screens/help.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [

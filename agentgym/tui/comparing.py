@@ -12,8 +12,9 @@ from textual.binding import Binding, BindingType
 from agentgym.records.run import Episode, Run
 from agentgym.tui.screens.compare import CompareScreen
 from agentgym.tui.screens.episodes import EpisodesScreen
+from agentgym.tui.screens.group import GroupScreen
 from agentgym.tui.screens.replay import ReplayScreen
-from agentgym.tui.sides import beside_twins
+from agentgym.tui.sides import beside, beside_twins
 
 if TYPE_CHECKING:
     from agentgym.tui.app import Viewer
@@ -23,6 +24,7 @@ class Comparing(App[None]):
     """Keys that compare what is under the cursor; each is there only on screens where it means something."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "group", "Trials", show=False, tooltip="The trials of this task as a group (GRPO)"),
         Binding("c", "compare", "Compare", show=False, tooltip="Beside its twins; of runs, with a second one"),
     ]
 
@@ -32,7 +34,7 @@ class Comparing(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Which keys are there on the present screen."""
-        if action == "compare":
+        if action in ("compare", "group"):
             return isinstance(self.screen, (EpisodesScreen, ReplayScreen))
         return super().check_action(action, parameters)
 
@@ -47,7 +49,31 @@ class Comparing(App[None]):
         if (episode := self._episode()) is not None:
             self.push_screen(CompareScreen(episode, partial(beside_twins, episode), "twins"))
 
+    def action_group(self) -> None:
+        """The trials of the episode's task."""
+        if (episode := self._episode()) is not None:
+            self.push_screen(GroupScreen(episode))
+
+    def on_group_screen_chosen(self, message: GroupScreen.Chosen) -> None:
+        """A trial of a group was chosen."""
+        self._replay(Run(self._group().episode.run_path), message.episode, message.turn)
+
+    def on_group_screen_pair(self, message: GroupScreen.Pair) -> None:
+        """The best and the worst of a group are to be seen beside each other."""
+        first = self._group().episode
+        with Run(first.run_path) as run:
+            best, worst = run.by_ids([message.best, message.worst])
+        sides = [(best, f"best, trial {best.trial}"), (worst, f"worst, trial {worst.trial}")]
+        self.push_screen(CompareScreen(first, partial(beside, sides), "trials"))
+
+    def _group(self) -> GroupScreen:
+        assert isinstance(self.screen, GroupScreen)
+        return self.screen
+
+    def _replay(self, run: Run, episode: int, turn: int | None) -> None:
+        """Opens an episode with a connection that lives as long as its screen."""
+        self.push_screen(ReplayScreen(run.by_ids([episode])[0], turn))
+
     def on_compare_screen_chosen(self, message: CompareScreen.Chosen) -> None:
         """A turn of one side was chosen: of its own run's connection, which outlives the thread that aligned."""
-        run = Run(message.episode.run_path)
-        self.push_screen(ReplayScreen(run.by_ids([message.episode.id])[0], message.turn))
+        self._replay(Run(message.episode.run_path), message.episode.id, message.turn)

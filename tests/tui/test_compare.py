@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
+import agentgym
 from agentgym.records.run import Run
 from agentgym.report.siblings import effects, twins
 from agentgym.tui.app import Viewer
 from agentgym.tui.screens.compare import CompareScreen
+from agentgym.tui.screens.group import GroupScreen
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.sides import beside
 from agentgym.tui.widgets.beside import Alike
+from tests.report.test_group import Mixed
 from tests.tui.conftest import LARGE, SMALL, Hands, both_sizes, drive, episode
 
 
@@ -110,7 +113,6 @@ def test_hostile_and_big_texts_stay_in_their_columns(root: Path, bank: Run) -> N
 def test_an_episode_without_twins_says_so(root: Path, bank: Run) -> None:
     lonely = Path(root / "lonely")
     lonely.mkdir()
-    import agentgym
     from agentgym.policies.oracle import ScriptedPolicy
     from tests.envs import Bank
     from tests.tui.conftest import mishaps
@@ -170,3 +172,42 @@ def test_twins_are_of_the_same_trial_and_control_comes_first(retail: Run) -> Non
     e = retail.episode("tools.retail/tempt/2", 1)
     assert [(t.variant, t.item, t.trial) for t in twins(retail, e)] == [("control", "2", 1), ("tempt", "2", 1)]
     assert [t.variant for t in twins(retail, e, most=1)] == ["tempt"], "the episode itself is never left out"
+
+
+# -- the trials of a task ---------------------------------------------------------------------------------------------
+
+
+@both_sizes
+def test_t_shows_the_trials_of_a_task_as_a_group(originals: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    agentgym.evaluate("tools.retail", Mixed(), limit=1, trials=3, variants=["tempt"], runs=tmp_path).close()
+
+    async def script(h: Hands) -> None:
+        await h.press("t")
+        screen = h.app.screen
+        assert isinstance(screen, GroupScreen)
+        await h.sees("3 trials", "mean reward", "advantages by grpo", "▲ best", "▼ worst", "1/3 broke rules", "cheating")
+        assert all(cell_len(line) == size[0] for line in h.lines)
+        await h.press("tab")
+        deed = screen.deeds.current
+        await h.press("enter")
+        assert isinstance(h.app.screen, ReplayScreen)
+        assert (h.app.screen.episode.id, h.app.screen._begin) == deed.first
+        await h.press("escape", "b")
+        compare = await compared(h)
+        await h.sees("best, trial", "worst, trial")
+        assert len({e.trial for e in compare.sides.episodes}) == 2
+        await h.press("escape", "tab", "enter")
+        assert isinstance(h.app.screen, ReplayScreen)
+
+    with Run(next(tmp_path.iterdir())) as run:
+        drive(Viewer(tmp_path, run), script, size)
+
+
+def test_a_group_that_teaches_nothing_says_so(root: Path, retail: Run) -> None:
+    async def script(h: Hands) -> None:
+        await h.press("t")
+        await h.sees("zero variance", "nothing is learnt", "2 trials")
+        await h.press("b")
+        await h.sees("there is no best and no worst")
+
+    drive(Viewer(root, retail, retail.episode("tools.retail/control/0")), script)
