@@ -97,7 +97,7 @@ def group(run: Run, task_id: str, baseline: Baseline = "grpo") -> Group:
         e._trajectory = None  # a group of long episodes need not be in memory at once
     deeds = [*_contrast("cheating", members, did, lambda m: m.violations > 0)]
     deeds += _contrast("best", members, did, lambda m: m.place == "best")
-    deeds.sort(key=lambda d: (-abs(d.contrast), d.contrast < 0, d.of, d.act))
+    deeds.sort(key=lambda d: (-abs(d.contrast), d.contrast < 0, d.of != "cheating", d.act))
     return Group(task_id, members, flat, baseline, deeds, len(rewards) - len(known))
 
 

@@ -68,12 +68,12 @@ def _verdict(m: Member) -> Piece:
 
 def _who(d: Deed) -> Piece:
     if d.contrast < 0:
-        return f"- not the {d.of}", "muted"
+        return f"- not by {d.of}", "muted"
     return (f"{VIOLATION} cheating", "flag") if d.of == "cheating" else ("▲ best", "good")
 
 
 DEEDS: list[Column[Deed]] = [
-    Column("of", "who", 16, _who),
+    Column("of", "who", 17, _who),
     Column("there", "did it", 7, lambda d: (f"{d.there}/{d.those}", "strong"), right=True),
     Column("else", "others", 7, lambda d: (f"{d.elsewhere}/{d.others}", "muted"), right=True),
     Column("act", "act", 0, lambda d: (f"→ {d.act}", "")),
