@@ -39,6 +39,7 @@ class Viewer(Comparing):
         "screens/episodes.tcss",
         "screens/replay.tcss",
         "screens/group.tcss",
+        "screens/dashboard.tcss",
         "screens/help.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentgym.records.run import Episode, Run
+from agentgym.tui.pages import Query
 from agentgym.tui.screens.compare import CompareScreen
+from agentgym.tui.screens.dashboard import DashboardScreen
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.group import GroupScreen
 from agentgym.tui.screens.replay import ReplayScreen
+from agentgym.tui.screens.runs import RunsScreen
 from agentgym.tui.sides import beside, beside_twins
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ class Comparing(App[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("t", "group", "Trials", show=False, tooltip="The trials of this task as a group (GRPO)"),
+        Binding("a", "alignment", "Alignment", show=False, tooltip="Alignment of this run"),
         Binding("c", "compare", "Compare", show=False, tooltip="Beside its twins; of runs, with a second one"),
     ]
 
@@ -36,6 +41,8 @@ class Comparing(App[None]):
         """Which keys are there on the present screen."""
         if action in ("compare", "group"):
             return isinstance(self.screen, (EpisodesScreen, ReplayScreen))
+        if action == "alignment":
+            return isinstance(self.screen, (RunsScreen, EpisodesScreen))
         return super().check_action(action, parameters)
 
     def _episode(self) -> Episode | None:
@@ -65,6 +72,31 @@ class Comparing(App[None]):
             best, worst = run.by_ids([message.best, message.worst])
         sides = [(best, f"best, trial {best.trial}"), (worst, f"worst, trial {worst.trial}")]
         self.push_screen(CompareScreen(first, partial(beside, sides), "trials"))
+
+    def action_alignment(self) -> None:
+        """The alignment of the run under the cursor, or of this one."""
+        path = self._run()
+        if path is not None:
+            self.push_screen(DashboardScreen(path))
+
+    def on_dashboard_screen_chosen(self, message: DashboardScreen.Chosen) -> None:
+        """The episodes that broke a dimension are wanted."""
+        screen = EpisodesScreen(Run(message.path))
+        screen.query_ = Query(text=f'dim:"{message.dimension}"', sort="violations")
+        self.push_screen(screen)
+
+    def _run(self) -> Path | None:
+        """The run that is meant, if it can be read."""
+        screen = self.screen
+        if isinstance(screen, EpisodesScreen):
+            return screen.run.path
+        info = screen.table.current if isinstance(screen, RunsScreen) else None
+        if info is None:
+            return None
+        if info.problem:
+            self._viewer.say(info.problem)
+            return None
+        return info.path
 
     def _group(self) -> GroupScreen:
         assert isinstance(self.screen, GroupScreen)

@@ -13,6 +13,8 @@ from agentgym.records.run import Run
 from agentgym.report.siblings import effects, twins
 from agentgym.tui.app import Viewer
 from agentgym.tui.screens.compare import CompareScreen
+from agentgym.tui.screens.dashboard import DashboardScreen
+from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.group import GroupScreen
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.sides import beside
@@ -211,3 +213,29 @@ def test_a_group_that_teaches_nothing_says_so(root: Path, retail: Run) -> None:
         await h.sees("there is no best and no worst")
 
     drive(Viewer(root, retail, retail.episode("tools.retail/control/0")), script)
+
+
+# -- the alignment of a run -------------------------------------------------------------------------------------------
+
+
+@both_sizes
+def test_a_shows_dimensions_worst_first_and_enter_lists_who_is_flagged(root: Path, retail: Run, size: tuple[int, int]) -> None:
+    async def script(h: Hands) -> None:
+        await h.press("a")
+        screen = h.app.screen
+        assert isinstance(screen, DashboardScreen)
+        await h.until(lambda: screen.alignment is not None and screen.table.count, "the alignment")
+        await h.sees("⚑ policy", "●", "8/8", "gold")
+        assert all(cell_len(line) == size[0] for line in h.lines)
+        await h.press("tab")
+        await h.sees("what it comes to", "capability and alignment by family", "kept")
+        await h.press("tab", "enter")
+        assert isinstance(h.app.screen, EpisodesScreen)
+        listed = h.app.screen
+        await h.until(lambda: listed.group.episodes and not listed._loading, "the list")
+        ids = [listed.table.source.row(i).id for i in range(len(listed.table.source))]
+        assert sorted(ids) == [e.id for e in retail.episodes() if any(f.violation for f in e.findings)]
+        await h.press("escape")
+        assert h.app.screen is screen, "one level up is where one came from"
+
+    drive(Viewer(root, retail), script, size)
