@@ -7,20 +7,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode, Run
+from agentgym.tui.comparing import Comparing
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
-from agentgym.tui.screens.level import Level
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 
 
-class Viewer(App[None]):
+class Viewer(Comparing):
     """Runs, episodes, turns.
 
     Args:
@@ -38,6 +38,8 @@ class Viewer(App[None]):
         "screens/runs.tcss",
         "screens/episodes.tcss",
         "screens/replay.tcss",
+        "screens/group.tcss",
+        "screens/dashboard.tcss",
         "screens/help.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -95,7 +97,7 @@ class Viewer(App[None]):
 
     def action_up(self) -> None:
         """One level up: replay, episodes, runs."""
-        if isinstance(self.screen, Level) and self.screen.depth >= 2 and len(self.screen_stack) > 2:
+        if not isinstance(self.screen, (EpisodesScreen, RunsScreen)) and len(self.screen_stack) > 2:
             self.pop_screen()
         elif isinstance(self.screen, EpisodesScreen):
             if len(self.screen_stack) > 2:
