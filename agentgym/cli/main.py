@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from agentgym import __version__
-from agentgym.cli import gate_options
+from agentgym.cli import gate_options, train_options
 
 OK, USAGE, NOTHING, INFRASTRUCTURE, INTERNAL, INTERRUPTED, TERMINATED = 0, 2, 5, 12, 70, 130, 143
 """Exit codes: ran; wrong usage; nothing selected; infrastructure errors above the limit; our own bug; Ctrl-C; SIGTERM."""
@@ -386,6 +386,7 @@ examples:
     c.add_argument("kind", choices=("task",), help="task: an environment with its oracles, ready to run")
     c.add_argument("path", metavar="FILE.py", help="file to make; it must not exist")
     gate_options.add(commands)
+    train_options.add(commands)
     for command in commands.choices.values():
         command.set_defaults(parser=command)
     return p
@@ -403,9 +404,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace | None:
     if args.command is None and not rest:
         p.print_help()
         return None
-    if args.command in ("eval", "proxy") and not any(text.startswith("-") for text in rest):
+    if args.command in ("eval", "proxy", "train") and not any(text.startswith("-") for text in rest):
         # argparse takes the tasks from one place only; people name them before options, after and between
-        args.tasks += rest
+        (args.families if args.command == "train" else args.tasks).extend(rest)
     elif rest:
         getattr(args, "parser", p).error(f"unrecognized arguments: {' '.join(rest)}")
     return args
@@ -448,8 +449,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     verbose = getattr(args, "verbose", False) or bool(os.environ.get("AGENTGYM_TRACEBACK"))
     try:
-        command = {"import": "importing"}.get(args.command, args.command)  # no module can have that name
-        module = importlib.import_module(f"agentgym.cli.{command}")
+        module = importlib.import_module(f"agentgym.cli.{args.command}")
         code: int = module.run(args)
         sys.stdout.flush()
         return code

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentgym.chat import Message, to_openai
 from agentgym.errors import InfrastructureError, NotFoundError, UsageError
 from agentgym.policies.local import LocalPolicy
-from agentgym.policies.token_player import DEFAULT_MAX_TOKENS, LogprobKind, TokenPlayer
+from agentgym.policies.token_player import LogprobKind, TokenPlayer
 from agentgym.policies.wire import from_openai
 from agentgym.protocols import Completion, EpisodeContext, Policy, PolicyBase, Sampling
 from agentgym.tokens.renderer import Parsed, Renderer, renderer_for
@@ -146,6 +146,9 @@ class HFPolicy(PolicyBase):
         self._renderer = renderer
         return self
 
+    replayable = True
+    """The same conversation may be answered from the reply cache: what a player did not say is rendered from its words."""
+
     def begin(self, context: EpisodeContext) -> Policy:
         """A player that holds the tokens of its episode."""
         return _Player(self)
@@ -261,7 +264,7 @@ class _Player(PolicyBase):
             tool_format = policy.tool_format
             if tool_format == "native" and isinstance(policy._renderer, TemplateRenderer):
                 tool_format = "auto"  # templates write tools in ways of their own, and nobody could read the calls
-            player = self._player = TokenPlayer(self.name, policy._renderer, engine, tool_format, DEFAULT_MAX_TOKENS)
+            player = self._player = TokenPlayer(self.name, policy._renderer, engine, tool_format)
         return await player.act(conversation, tools, sampling)
 
     async def end(self) -> None:
