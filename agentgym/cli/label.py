@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
+from pathlib import Path
 
 import msgspec
 
 from agentgym.cli.main import OK
 from agentgym.cli.runs import find_run_or_guest
 from agentgym.errors import NothingSelectedError, UsageError
-from agentgym.records.labels import Labels, Queue, check_annotator
+from agentgym.records.labels import Labels, Queue, check_annotator, default_annotator
 from agentgym.records.run import Run, runs_root
 from agentgym.report.screen import console, say
 
@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> int:
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise UsageError("`agentgym label` asks in a terminal; `agentgym label RUN --report` prints what was answered")
     from agentgym.tui.app import Viewer
-    from agentgym.tui.screens.label import LabelScreen, default_annotator
+    from agentgym.tui.screens.label import LabelScreen
 
-    who = check_annotator(args.annotator) if args.annotator is not None else default_annotator(os.environ)
+    who = check_annotator(args.annotator) if args.annotator is not None else default_annotator()
     opened = Run(path)
     queue = Queue(opened, seed=args.seed, keyword=args.keyword, rounds=args.rounds)
     if not queue.tasks:
@@ -41,18 +41,15 @@ def run(args: argparse.Namespace) -> int:
             + (f" and {args.keyword!r} in its id" if args.keyword else "")
             + ": play with --trials 2 or more"
         )
-    screen = LabelScreen(opened, queue, annotator=who, dimensions=args.dimensions)
-    app = Viewer(path.parent, opened, over=screen)
+    app = Viewer(path.parent, opened, over=LabelScreen(opened, who, args.dimensions, queue))
     app.run()
     return app.return_code or OK
 
 
-def _report(path: os.PathLike[str], args: argparse.Namespace) -> int:
-    from pathlib import Path
-
+def _report(path: Path, args: argparse.Namespace) -> int:
     from agentgym.report.labelling import label_lines, label_rows, summarize_labels
 
-    with Run(path), Labels(Path(path)) as held:
+    with Run(path), Labels(path) as held:
         labels, notes = held.labels(), held.notes()
     questions = summarize_labels(labels)
     if args.json:

@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
         description="Shows two trials of a task side by side, without model, scores or verdicts, and asks which is better.\n"
         "Answers lie beside the run in labels.sqlite, each on the disk before the next pair is shown; the run itself\n"
         "is never changed. Ask again later, or somebody else: it goes on where that person stopped.",
-        epilog="""keys: 1 2 which is better, = neither, s skip, r reasons, n a note on this turn, u undo, ? all
+        epilog="""keys: 1 2 which is better, = neither, s skip, r reasons, a a note on this turn, u undo, ? all
 
 examples:
   agentgym label latest

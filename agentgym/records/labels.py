@@ -9,6 +9,8 @@ under a name of their own.
 from __future__ import annotations
 
 import collections
+import getpass
+import os
 import random
 import sqlite3
 import time
@@ -293,6 +295,17 @@ def check_annotator(name: str) -> str:
     if not name or name != name.strip() or len(name) > 40 or not name.isprintable():
         raise UsageError(f"{name!r} cannot name an annotator: use 1 to 40 characters that can be printed")
     return name
+
+
+def default_annotator() -> str:
+    """``$AGENTGYM_ANNOTATOR``, else the user's name on this machine."""
+    name = os.environ.get("AGENTGYM_ANNOTATOR")
+    if name:
+        return check_annotator(name)
+    try:
+        return check_annotator(getpass.getuser())
+    except (OSError, KeyError, UsageError):  # a user id without a name, as in a container
+        return "somebody"
 
 
 # -- what to ask ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import msgspec
@@ -47,18 +47,19 @@ class Question(msgspec.Struct):
     """Word -> times given, the most frequent first."""
 
 
-def summarize_labels(labels: Iterable[Label]) -> list[Question]:
-    """One row a question, the whole first, then in order of names."""
+def summarize_labels(labels: Iterable[Label], *, intervals: bool = True) -> list[Question]:
+    """One row a question, the whole first, then in order of names; without alpha's interval it takes no time to speak of."""
     by_dimension: dict[str, list[Label]] = collections.defaultdict(list)
     for label in labels:
         by_dimension[label.dimension].append(label)
-    return [_question(dimension, by_dimension[dimension]) for dimension in sorted(by_dimension)]
+    return [_question(dimension, by_dimension[dimension], intervals) for dimension in sorted(by_dimension)]
 
 
-def _question(dimension: str, labels: list[Label]) -> Question:
+def _question(dimension: str, labels: list[Label], intervals: bool) -> Question:
     given = [label for label in labels if label.choice != "skip"]
-    tasks = {(label.a, label.b): label.task_id for label in given}
-    agreement = krippendorff((((one.a, one.b), one.annotator, one.choice) for one in given), tasks)
+    tasks: dict[Hashable, Hashable] = {(label.a, label.b): label.task_id for label in given}
+    answers = (((one.a, one.b), one.annotator, one.choice) for one in given)
+    agreement = krippendorff(answers, tasks, 0.95 if intervals else None)
     chosen = [label.better == label.first for label in given if label.better is not None]
     bounds = clopper_pearson(sum(chosen), len(chosen)) if chosen else (None, None)
     who = collections.Counter(label.annotator for label in given)
@@ -88,7 +89,7 @@ def label_lines(questions: Iterable[Question]) -> Iterable[tuple[str, str]]:
         name = one_line(q.dimension, 60) or "on the whole"
         people = ", ".join(f"{one_line(who, 40)} {n}" for who, n in q.annotators.items())
         yield f"{name}: {q.labels} answers about {q.pairs} pairs ({people or 'nobody'})", "bold"
-        yield f"  {q.decided} pairs with a majority, {q.ties} answers “equal”, {q.skipped} skipped", ""
+        yield f"  {q.decided} pairs with a majority, {q.ties} times “equal”, {q.skipped} skipped", ""
         yield f"  {agreement_words(q)}", ""
         if q.first_of and q.first_low is not None and q.first_high is not None:
             habit = not q.first_low <= 0.5 <= q.first_high
