@@ -7,20 +7,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from agentgym.errors import AgentGymError
+from agentgym.records.labels import default_annotator
 from agentgym.records.run import Episode, Run
+from agentgym.tui.comparing import Comparing
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
+from agentgym.tui.screens.label import LabelScreen
 from agentgym.tui.screens.level import Level
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 
 
-class Viewer(App[None]):
+class Viewer(Comparing):
     """Runs, episodes, turns.
 
     Args:
@@ -28,6 +31,7 @@ class Viewer(App[None]):
         run: the run to open; None for the list of runs.
         episode: the episode to open.
         turn: the turn to begin at.
+        over: a screen to begin with, over the list of the run's episodes.
     """
 
     TITLE = "agentgym"
@@ -38,6 +42,8 @@ class Viewer(App[None]):
         "screens/runs.tcss",
         "screens/episodes.tcss",
         "screens/replay.tcss",
+        "screens/group.tcss",
+        "screens/dashboard.tcss",
         "screens/help.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -46,10 +52,19 @@ class Viewer(App[None]):
     ]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (150, "-full")]
 
-    def __init__(self, root: Path, run: Run | None = None, episode: Episode | None = None, turn: int | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        run: Run | None = None,
+        episode: Episode | None = None,
+        turn: int | None = None,
+        *,
+        over: Level | None = None,
+    ) -> None:
         super().__init__()
         self.root = root
         self._start = (run, episode, turn)
+        self._over = over
 
     def on_mount(self) -> None:
         """Opens what was asked for."""
@@ -60,6 +75,8 @@ class Viewer(App[None]):
         self.push_screen(EpisodesScreen(run, select=episode))
         if episode is not None:
             self.push_screen(ReplayScreen(episode, turn))
+        if self._over is not None:
+            self.push_screen(self._over)
 
     # -- from screen to screen ----------------------------------------------------------------------------------------
 
@@ -93,9 +110,13 @@ class Viewer(App[None]):
 
         self.push_screen(TokensScreen(message.episode, message.turn))
 
+    def on_episodes_screen_label(self, message: EpisodesScreen.Label) -> None:
+        """Preferences are to be given."""
+        self.push_screen(LabelScreen(message.run, default_annotator()))
+
     def action_up(self) -> None:
-        """One level up: replay, episodes, runs."""
-        if isinstance(self.screen, Level) and self.screen.depth >= 2 and len(self.screen_stack) > 2:
+        """One level up: from whatever stands above the episodes, to them, to the runs."""
+        if not isinstance(self.screen, (EpisodesScreen, RunsScreen)) and len(self.screen_stack) > 2:
             self.pop_screen()
         elif isinstance(self.screen, EpisodesScreen):
             if len(self.screen_stack) > 2:
