@@ -19,8 +19,8 @@ WIDE = 90
 """Cells from which a document counts as wide."""
 END = -2
 """`Block.turn` of what stands after the last turn."""
-LONGEST = 1 << 22
-"""Characters of one block that are shown when it is opened: some ten thousand screens; more would cost time and memory."""
+LONGEST = 1 << 21
+"""Characters of one block that are shown when it is opened: some thousands of screens; more would cost time and memory."""
 
 
 class Block:
