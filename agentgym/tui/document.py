@@ -83,6 +83,10 @@ class Block:
         self.width = 0
         return True
 
+    def toggle_at(self, line: int) -> bool:
+        """Opens or closes what there is to open on one of its lines: the fold; returns whether there is anything."""
+        return self.toggle()
+
     def line(self, index: int, width: int) -> Line:
         """One of its lines."""
         label = WIDE_LABEL if width >= WIDE else LABEL

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import msgspec
-
 from agentgym.chat import ImagePart, Message, ReasoningPart
 from agentgym.records.run import Episode
 from agentgym.report.text import duration, one_line
@@ -17,6 +15,7 @@ from agentgym.tui.document import END, Block, Document, Prose, Rule
 from agentgym.tui.evidence import SIGNS, STATE_FOLD, broken, change, compact, state
 from agentgym.tui.marks import BAD, GOOD, TROUBLE, UNKNOWN, VIOLATION, number, verdict
 from agentgym.tui.picture import picture
+from agentgym.tui.tree import Tree, indented
 from agentgym.tui.widgets.paint import Line, Piece
 
 FOLDS = {"system": 4, "user": 24, "assistant": 40, "tool": 12, "thinks": 8, "finding": 8, "event": 6}
@@ -107,7 +106,7 @@ class Story:
         """Opening, turns, end.
 
         Args:
-            pretty: JSON of calls and results over several lines.
+            pretty: JSON of calls and results as trees.
             raw: what people and models say as it was written, not as Markdown.
         """
         blocks: list[Block] = []
@@ -146,9 +145,7 @@ class Story:
             ok = result.status == "ok"
             label: Piece = (f"{GOOD if ok else BAD} {result.name}", "tool" if ok else "bad")
             text = m.text if ok or result.status == "tool_error" else f"{result.status.replace('_', ' ')}: {m.text}"
-            yield Block(
-                label, _json(text) if pretty else text, turn=turn.index, fold=FOLDS["tool"], alert=not ok, kind="results"
-            )
+            yield _data(label, "", text, "", pretty=pretty, turn=turn.index, fold=FOLDS["tool"], alert=not ok, kind="results")
         for c in turn.changes:
             label = (f"{SIGNS[c.operation]} state", "state")
             yield Block(label, change(c), turn=turn.index, fold=STATE_FOLD, kind="state")
@@ -215,14 +212,12 @@ class Story:
         return Document(blocks)
 
 
-def _json(text: str) -> str:
-    """JSON text over several lines; other text as it is. The words and numbers stay as they were written."""
-    if len(text) > 1 << 20 or text[:1] not in ("{", "["):
-        return text
-    try:
-        return msgspec.json.format(text, indent=2)
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return text
+def _data(label: Piece, before: str, text: str, after: str, style: str = "", *, pretty: bool, **options: Any) -> Block:
+    """What may be JSON, with something around it: a tree, where that is wanted and it is, else as it was written."""
+    lines = indented(text) if pretty else None
+    if lines is None or "\n" not in lines:
+        return Block(label, f"{before}{text}{after}", style, **options)
+    return Tree(label, before, lines, after, style, **options)
 
 
 def _message(message: Message, turn: int, pretty: bool) -> Iterable[Block]:
@@ -238,7 +233,7 @@ def _message(message: Message, turn: int, pretty: bool) -> Iterable[Block]:
         if not content:
             yield Block(label, "(nothing)", "muted", **kept)
         elif role == "tool":
-            yield Block(label, _json(content) if pretty else content, **kept)
+            yield _data(label, "", content, "", pretty=pretty, **kept)
         else:
             yield Prose(label, content, **kept)
         label = ("", "")
@@ -253,8 +248,8 @@ def _message(message: Message, turn: int, pretty: bool) -> Iterable[Block]:
             label = ("", "")
     for c in message.tool_calls:
         how = "" if c.origin == "native" else f"   (written as {c.origin})"
-        arguments = _json(c.arguments) if pretty else c.arguments
-        yield Block(label, f"→ {c.name}({arguments}){how}", "strong", turn=turn, fold=FOLDS["tool"], kind="calls")
+        options: dict[str, Any] = {"turn": turn, "fold": FOLDS["tool"], "kind": "calls"}
+        yield _data(label, f"→ {c.name}(", c.arguments, f"){how}", "strong", pretty=pretty, **options)
         label = ("", "")
 
 

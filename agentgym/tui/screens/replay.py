@@ -51,7 +51,7 @@ class ReplayScreen(Level):
         Binding("less_than_sign", "speed(-1)", "Slower", show=False, key_display="<", tooltip="Slower, faster"),
         Binding("greater_than_sign", "speed(1)", "Faster", show=False, key_display=">", tooltip="Slower, faster"),
         Binding("m", "raw", "Markdown", show=False, tooltip="Markdown, or as written"),
-        Binding("v", "pretty", "JSON", show=False, tooltip="Indent JSON, or not"),
+        Binding("v", "pretty", "JSON", show=False, tooltip="JSON as trees, or as written"),
         *(
             Binding(str(i), f"hide('{kind}')", f"Hide {name}", show=False, tooltip="Show or hide: " + ", ".join(KINDS.values()))
             for i, (kind, name) in enumerate(KINDS.items(), 1)
@@ -365,7 +365,7 @@ class ReplayScreen(Level):
     # -- how it is shown ----------------------------------------------------------------------------------------------
 
     def action_pretty(self) -> None:
-        """JSON over several lines, or as it was written."""
+        """JSON as trees whose parts open and close, or as it was written."""
         if self.story is None:
             return
         self.pretty = not self.pretty
