@@ -13,7 +13,7 @@ from textual.screen import Screen
 
 from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode, Run
-from agentgym.tui.comparing import Comparing
+from agentgym.tui.comparing import Compared, Comparing
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
 from agentgym.tui.screens.replay import ReplayScreen
@@ -28,6 +28,7 @@ class Viewer(Comparing):
         run: the run to open; None for the list of runs.
         episode: the episode to open.
         turn: the turn to begin at.
+        compared: what to hold the run or the episode against at once; None: nothing.
     """
 
     TITLE = "agentgym"
@@ -40,6 +41,7 @@ class Viewer(Comparing):
         "screens/replay.tcss",
         "screens/group.tcss",
         "screens/dashboard.tcss",
+        "screens/verdict.tcss",
         "screens/help.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -48,8 +50,15 @@ class Viewer(Comparing):
     ]
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide"), (150, "-full")]
 
-    def __init__(self, root: Path, run: Run | None = None, episode: Episode | None = None, turn: int | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        root: Path,
+        run: Run | None = None,
+        episode: Episode | None = None,
+        turn: int | None = None,
+        compared: Compared | None = None,
+    ) -> None:
+        super().__init__(compared)
         self.root = root
         self._start = (run, episode, turn)
 
@@ -62,6 +71,7 @@ class Viewer(Comparing):
         self.push_screen(EpisodesScreen(run, select=episode))
         if episode is not None:
             self.push_screen(ReplayScreen(episode, turn))
+        self.begin_comparison(run, episode)
 
     # -- from screen to screen ----------------------------------------------------------------------------------------
 
