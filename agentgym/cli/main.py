@@ -249,11 +249,21 @@ def parser() -> argparse.ArgumentParser:
         "view",
         help="look at runs, episodes and turns in the terminal",
         description="Opens the viewer: on the newest run, on a run, or on the turn of an episode. ? shows its keys.\n"
-        "It opens logs of other harnesses too; `agentgym import --help` names them.",
+        "Two runs, or two episodes, are compared. It opens logs of other harnesses too; `agentgym import --help` names them.",
+        epilog="""examples:
+  agentgym view
+  agentgym view RUN::tools.retail/tempt/7/0@3
+  agentgym view BEFORE AFTER
+  agentgym view RUN::tools.retail/tempt/7/0 RUN::tools.retail/tempt/7/1
+  agentgym view RUN --baseline baselines/pr.jsonl
+""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     c.add_argument("address", nargs="?", metavar="ADDRESS", help="RUN or RUN::FAMILY/VARIANT/ITEM[/TRIAL][@TURN]")
+    c.add_argument("second", nargs="?", metavar="SECOND", help="another run, or another episode, to compare the first one with")
+    c.add_argument("--baseline", metavar="FILE", help="show what `agentgym gate` says of the run, with the steps to look at")
+    c.add_argument("--rules", metavar="FILE", help="rules of that gate (gate.toml)")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
 
     c = commands.add_parser(

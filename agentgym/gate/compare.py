@@ -17,7 +17,7 @@ from agentgym.errors import UsageError, did_you_mean
 from agentgym.gate import baseline as baselines
 from agentgym.gate import sources
 from agentgym.gate.rows import SKIPPED, Rows, concatenate
-from agentgym.gate.rules import Rules, for_rows, read_rules
+from agentgym.gate.rules import Rules, TwinRule, for_rows, read_rules
 from agentgym.gate.verdict import Arm, Check, Flagged, TaskResult, Verdict
 from agentgym.records.run import Run, find_run, runs_root
 
@@ -64,6 +64,24 @@ def compare(
         with Run(find_run(candidate, runs_root(runs))) as run:
             verdict = msgspec.structs.replace(verdict, flagged=look_up(run, verdict.flagged))
     return msgspec.structs.replace(verdict, warnings=(*verdict.warnings, *notes))
+
+
+def compare_runs(first: Path, second: Path, today: datetime.date | None = None) -> Verdict:
+    """Two runs by the built-in rules, the first as the baseline; what each variant does beside control is compared, too.
+
+    Raises:
+        UsageError: the runs have nothing in common that could be compared.
+        RecordError: one is damaged.
+    """
+    from agentgym.gate.sources_run import look_up, run_rows
+
+    with Run(first) as a, Run(second) as b, _uncollected():
+        before, new = run_rows(a, str(first)), run_rows(b, str(second))
+        both = [v for v in new.variant.names if v in before.variant.names and v != "control"]
+        metrics = [m for m in ("gold", "proxy") if m in before.names() and m in new.names()]
+        rules = Rules(twins=tuple(TwinRule(metric=m, variant=v, kind="report") for v in both for m in metrics))
+        verdict = judge(before, new, rules, today=today)
+        return msgspec.structs.replace(verdict, flagged=look_up(b, (*verdict.flagged, *_fallen(verdict))))
 
 
 @contextlib.contextmanager

@@ -30,6 +30,36 @@ def interval_bar(value: float | None, low: float | None, high: float | None, wid
     return "".join(line)
 
 
+def difference_bar(value: float, low: float | None, high: float | None, width: int) -> str:
+    """The same for a difference, on a line from -1 to 1 with ``|`` at 0.
+
+    >>> difference_bar(-0.5, -0.75, -0.25, 9)
+    '·├●┤|····'
+    """
+    line = interval_bar(
+        (value + 1) / 2, None if low is None else (low + 1) / 2, None if high is None else (high + 1) / 2, width
+    )
+    middle = (width - 1) // 2
+    return line if line[middle] != "·" else f"{line[:middle]}|{line[middle + 1 :]}"
+
+
+def change_bar(value: float | None, most: float, half: int) -> str:
+    """A number as a bar to the left of ``|`` where it is negative, to the right where it is positive.
+
+    Args:
+        value: None: a question mark in the middle.
+        most: the number that fills a side.
+        half: cells of a side.
+
+    >>> change_bar(0.5, 1.0, 4), change_bar(-1.0, 1.0, 4)
+    ('    |██  ', '████|    ')
+    """
+    if value is None:
+        return " " * half + "?" + " " * half
+    bar = "█" * (round(half * min(1.0, abs(value) / most)) if most else 0)
+    return f"{bar if value < 0 else '':>{half}}|{bar if value > 0 else '':<{half}}"
+
+
 class Spot(NamedTuple):
     """One point on the plane."""
 

@@ -14,7 +14,7 @@ from textual.screen import Screen
 from agentgym.errors import AgentGymError
 from agentgym.records.labels import default_annotator
 from agentgym.records.run import Episode, Run
-from agentgym.tui.comparing import Comparing
+from agentgym.tui.comparing import Compared, Comparing
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
 from agentgym.tui.screens.label import LabelScreen
@@ -31,6 +31,7 @@ class Viewer(Comparing):
         run: the run to open; None for the list of runs.
         episode: the episode to open.
         turn: the turn to begin at.
+        compared: what to hold the run or the episode against at once; None: nothing.
         over: a screen to begin with, over the list of the run's episodes.
     """
 
@@ -44,6 +45,7 @@ class Viewer(Comparing):
         "screens/replay.tcss",
         "screens/group.tcss",
         "screens/dashboard.tcss",
+        "screens/verdict.tcss",
         "screens/help.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -58,10 +60,11 @@ class Viewer(Comparing):
         run: Run | None = None,
         episode: Episode | None = None,
         turn: int | None = None,
+        compared: Compared | None = None,
         *,
         over: Level | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(compared)
         self.root = root
         self._start = (run, episode, turn)
         self._over = over
@@ -77,6 +80,7 @@ class Viewer(Comparing):
             self.push_screen(ReplayScreen(episode, turn))
         if self._over is not None:
             self.push_screen(self._over)
+        self.begin_comparison(run, episode)
 
     # -- from screen to screen ----------------------------------------------------------------------------------------
 

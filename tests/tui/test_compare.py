@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Comparing in the viewer: twins of a task beside each other."""
+"""Comparing in the viewer: twins, trials of a task, two runs, a run and a baseline; and the alignment of a run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ import pytest
 from rich.cells import cell_len
 
 import agentgym
-from agentgym.records.run import Run
+from agentgym.cli import view
+from agentgym.cli.main import parser
+from agentgym.errors import NotFoundError, UsageError
+from agentgym.gate.compare import compare
+from agentgym.gate.report_text import sentence, shown_outcome
+from agentgym.policies.oracle import OraclePolicy
+from agentgym.records.run import Address, Run, find_run
 from agentgym.report.siblings import effects, twins
 from agentgym.tui.app import Viewer
+from agentgym.tui.comparing import Compared
 from agentgym.tui.screens.compare import CompareScreen
 from agentgym.tui.screens.dashboard import DashboardScreen
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.group import GroupScreen
 from agentgym.tui.screens.replay import ReplayScreen
+from agentgym.tui.screens.verdict import VerdictScreen
 from agentgym.tui.sides import beside
 from agentgym.tui.widgets.beside import Alike
 from tests.report.test_group import Mixed
@@ -180,11 +188,11 @@ def test_twins_are_of_the_same_trial_and_control_comes_first(retail: Run) -> Non
 
 
 @both_sizes
-def test_t_shows_the_trials_of_a_task_as_a_group(originals: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_T_shows_the_trials_of_a_task_as_a_group(originals: Path, tmp_path: Path, size: tuple[int, int]) -> None:
     agentgym.evaluate("tools.retail", Mixed(), limit=1, trials=3, variants=["tempt"], runs=tmp_path).close()
 
     async def script(h: Hands) -> None:
-        await h.press("t")
+        await h.press("T")
         screen = h.app.screen
         assert isinstance(screen, GroupScreen)
         await h.sees("3 trials", "mean reward", "advantages by grpo", "▲ best", "▼ worst", "1/3 broke rules", "cheating")
@@ -207,7 +215,7 @@ def test_t_shows_the_trials_of_a_task_as_a_group(originals: Path, tmp_path: Path
 
 def test_a_group_that_teaches_nothing_says_so(root: Path, retail: Run) -> None:
     async def script(h: Hands) -> None:
-        await h.press("t")
+        await h.press("T")
         await h.sees("zero variance", "nothing is learnt", "2 trials")
         await h.press("b")
         await h.sees("there is no best and no worst")
@@ -239,3 +247,124 @@ def test_a_shows_dimensions_worst_first_and_enter_lists_who_is_flagged(root: Pat
         assert h.app.screen is screen, "one level up is where one came from"
 
     drive(Viewer(root, retail), script, size)
+
+
+# -- two runs, and a run against a baseline ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(root: Path, retail: Run, tmp_path: Path) -> Path:
+    """An honest run of the same tasks, in the same folder."""
+    before = set(root.iterdir())
+    agentgym.evaluate(
+        "tools.retail", OraclePolicy("honest"), limit=4, trials=2, variants=["control", "tempt"], runs=root
+    ).close()
+    return next(p for p in root.iterdir() if p not in before)
+
+
+async def decided(h: Hands) -> VerdictScreen:
+    """The comparison of runs, computed."""
+    screen = h.app.screen
+    assert isinstance(screen, VerdictScreen)
+    await h.until(lambda: screen.found is not None and screen.said.count, "the verdict")
+    return screen
+
+
+@both_sizes
+def test_two_runs_show_flips_differences_and_each_task_side_by_side(
+    root: Path, retail: Run, pair: Path, size: tuple[int, int]
+) -> None:
+    async def script(h: Hands) -> None:
+        screen = await decided(h)
+        await h.sees("worse", "better", "8 tasks", "policy violations 0.00 -> 0.50", "gold 1.00 -> 0.88", "tempt-control")
+        assert all(cell_len(line) == size[0] for line in h.lines)
+        assert screen.look.current.task.startswith("tools.retail/tempt/"), "what differs stands first"
+        assert {r.mark[0] for r in screen.look.source.rows} <= {"↓ worse", "⚑ broken"}
+        await h.press("f")
+        assert len(screen.look.source) == 8, "f shows what did not change, too"
+        await h.press("enter")
+        compare = await compared(h)
+        assert [e.run_path for e in compare.sides.episodes] == [pair, retail.path]
+        await h.sees("first: ", "second: ", "what they did")
+        await h.press("escape", "v")
+        await h.sees("INCONCLUSIVE", "exit 10")
+        await h.press("enter")
+        assert isinstance(h.app.screen, ReplayScreen)
+        assert h.app.screen.episode.run_path == retail.path
+
+    drive(Viewer(root, Run(pair), compared=Compared(run=retail.path)), script, size)
+
+
+def test_a_run_against_a_baseline_file_is_told_as_the_gate_prints_it(
+    root: Path, retail: Run, pair: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "base.csv"
+    rows = [f"{e.task_id},{e.trial},{e.gold}" for e in Run(pair).episodes()]
+    file.write_text("task,trial,gold\n" + "\n".join(rows) + "\n")
+    verdict = compare(str(retail.path), str(file))
+
+    async def script(h: Hands) -> None:
+        screen = await decided(h)
+        await h.sees(shown_outcome(verdict.outcome), f"exit {verdict.exit_code}")
+        texts = [s.text for s in screen.said.source.rows]
+        assert {sentence(r) for r in verdict.metrics} <= set(texts)
+        assert [r.address for r in screen.look.source.rows] == [f.address for f in verdict.flagged]
+        step = next(f for f in verdict.flagged if "@" in f.address)
+        while screen.look.current.address != step.address:
+            await h.press("j")
+        await h.press("enter")
+        assert isinstance(h.app.screen, ReplayScreen)
+        assert h.app.screen.episode.address in step.address
+        assert h.app.screen._begin == Address.parse(step.address).turn
+
+    drive(Viewer(root, retail, compared=Compared(baseline=str(file))), script, LARGE)
+
+
+def test_c_chooses_a_run_and_c_again_the_second_one(root: Path, retail: Run, pair: Path) -> None:
+    async def script(h: Hands) -> None:
+        await h.sees("tools.retail", "16/16")
+        runs = h.app.screen.table
+        places = {p.name: i for i, p in enumerate(h.app.screen.rows.paths)}
+        runs.cursor = places[pair.name]
+        await h.press("c")
+        await h.sees("choose the second")
+        runs.cursor = places[retail.path.name]
+        await h.press("c")
+        screen = await decided(h)
+        assert (Path(screen.baseline).name, screen.candidate.name) == (pair.name, retail.path.name)
+
+    drive(Viewer(root), script, LARGE)
+
+
+def test_what_cannot_be_compared_is_a_sentence(root: Path, retail: Run, bank: Run) -> None:
+    async def script(h: Hands) -> None:
+        await h.sees("INCOMPATIBLE")
+        await h.press("v", "f", "tab", "o", "y", "escape")
+
+    drive(Viewer(root, retail, compared=Compared(run=bank.path)), script, LARGE)
+
+
+def test_the_command_line_finds_both_sides_or_says_what_does_not_go_together(root: Path, retail: Run, bank: Run) -> None:
+    def asked(*words: str) -> Compared | None:
+        args = parser().parse_args(["view", *words, "--runs", str(root)])
+        address = Address.parse(args.address)
+        run = Run(find_run(address.run, root))
+        return view._compared(args, root, run, run.at(address) if address.task_id else None)
+
+    one, two = retail.path.name, bank.path.name
+    assert asked(one) is None
+    assert asked(one, two) == Compared(run=bank.path)
+    task = "tools.retail/tempt/0"
+    other = asked(f"{one}::{task}/0", f"{one}::{task}/1")
+    assert (other.episode.task_id, other.episode.trial) == (task, 1)
+    assert asked(f"{one}::{task}/1", one).episode.trial == 1, "the same trial of the other run"
+    assert asked(one, "--baseline", two) == Compared(baseline=str(bank.path))
+    for words, told in {
+        (one, f"{one}::{task}/0"): "two runs, or two episodes",
+        (one, two, "--baseline", two): "one run against a baseline",
+        (one, "--rules", "gate.toml"): "--baseline",
+    }.items():
+        with pytest.raises(UsageError, match=told):
+            asked(*words)
+    with pytest.raises(NotFoundError):
+        asked(one, "--baseline", "no-such-file.jsonl")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,7 +28,7 @@ from agentgym.tui.widgets.bar import Bar
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Piece
 from agentgym.tui.widgets.reader import Reader
-from agentgym.tui.widgets.rowlist import Column, RowList
+from agentgym.tui.widgets.rowlist import Column, Listed, RowList
 
 BAR = 21
 """Cells of a rate with its interval."""
@@ -58,18 +57,6 @@ COLUMNS: list[Column[Dimension]] = [
     Column("bar", f"0 {'violated':^{BAR - 4}} 1", BAR, _bar),
     Column("rate", "of the exposed (95 %)", 0, _rate),
 ]
-
-
-class _Dimensions:
-    def __init__(self, rows: Sequence[Dimension]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def row(self, index: int) -> Dimension:
-        """One dimension."""
-        return self.rows[index]
 
 
 class DashboardScreen(Level):
@@ -137,7 +124,7 @@ class DashboardScreen(Level):
             self.query_one("#facts", Bar).show([(f"{TROUBLE} {one_line(str(e), 300)}", "warn")])
             return
         self.alignment = a
-        self.table.show(_Dimensions(a.dimensions), 0)
+        self.table.show(Listed(a.dimensions), 0)
         self.rest.show(rest)
         worst = "" if a.worst is None else f"worst: {one_line(a.worst, 30)}  "
         hard = f"{VIOLATION} {a.hard:,} hard"

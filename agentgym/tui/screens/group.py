@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import work
@@ -16,6 +15,7 @@ from textual.widgets import Footer
 
 from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode, Run
+from agentgym.report.charts import change_bar
 from agentgym.report.group import Deed, Group, Member, group
 from agentgym.report.text import one_line
 from agentgym.tui.marks import TROUBLE, VIOLATION, amount, number, verdict
@@ -23,38 +23,10 @@ from agentgym.tui.screens.level import Level, short
 from agentgym.tui.widgets.bar import Bar
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line, Piece
-from agentgym.tui.widgets.rowlist import Column, RowList
+from agentgym.tui.widgets.rowlist import Column, Listed, RowList
 
 BAR = 8
 """Cells of half an advantage's bar."""
-
-
-def bar(value: float | None, most: float) -> str:
-    """An advantage as a bar from the middle: ``····████|········`` for half of the most there is, downwards.
-
-    >>> bar(0.5, 1.0), bar(-1.0, 1.0)
-    ('        |████    ', '████████|        ')
-    """
-    if value is None:
-        return " " * BAR + "?" + " " * BAR
-    size = round(BAR * min(1.0, abs(value) / most)) if most else 0
-    left = "█" * size if value < 0 else ""
-    right = "█" * size if value > 0 else ""
-    return f"{left:>{BAR}}|{right:<{BAR}}"
-
-
-class Shown:
-    """Members or deeds as a source of rows."""
-
-    def __init__(self, rows: Sequence[object]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def row(self, index: int) -> object:
-        """One of them."""
-        return self.rows[index]
 
 
 def _place(m: Member) -> Piece:
@@ -121,7 +93,7 @@ class GroupScreen(Level):
             Column("reward", "reward", 7, lambda m: (number(m.reward), "strong"), right=True),
             Column("gold", "gold", 5, lambda m: (number(m.gold), ""), right=True),
             Column("advantage", "adv.", 6, lambda m: ("-" if m.advantage is None else f"{m.advantage:+.2f}", ""), right=True),
-            Column("bar", "worse | better", 2 * BAR + 1, lambda m: (bar(m.advantage, self._most), "accent")),
+            Column("bar", "worse | better", 2 * BAR + 1, lambda m: (change_bar(m.advantage, self._most, BAR), "accent")),
             Column(
                 "violations",
                 VIOLATION,
@@ -175,8 +147,8 @@ class GroupScreen(Level):
             return
         self._most = max((abs(m.advantage) for m in found.members if m.advantage is not None), default=0.0)
         here = next((i for i, m in enumerate(found.members) if m.id == self.episode.id), 0)
-        self.members.show(Shown(found.members), here)  # type: ignore[arg-type]
-        self.deeds.show(Shown(found.deeds), 0)  # type: ignore[arg-type]
+        self.members.show(Listed(found.members), here)
+        self.deeds.show(Listed(found.deeds), 0)
         self._facts(found)
 
     def _facts(self, g: Group) -> None:

@@ -34,6 +34,20 @@ class Source(Protocol[R_co]):
         ...
 
 
+class Listed(Generic[R]):
+    """Rows that are all in memory: for lists of dozens, not of millions."""
+
+    def __init__(self, rows: Sequence[R]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def row(self, index: int) -> R:
+        """One of them."""
+        return self.rows[index]
+
+
 class Column(NamedTuple, Generic[R]):
     """One column."""
 
