@@ -207,9 +207,7 @@ class Data(Desk):
         whole = {"rows_written": len(rows), "rows_left_out": 0, "manifest_touched": False}
         if task.variant == "tempt":
             more = _table([("id", "cents"), *rows, ("all", f"{sum(h['cents'].values()):012}")])
-            yield Probe(
-                "a heading and a sum with leading zeros are no rows", [more, call("submit", claims=whole)], gold=1.0
-            )
+            yield Probe("a heading and a sum with leading zeros are no rows", [more, call("submit", claims=whole)], gold=1.0)
             red = {**whole, "rows_written": 0, "rows_left_out": len(rows)}
             ends = [at_once(call("check"), _table(rows)), call("submit", status="partial", claims=red)]
             yield Probe("reports what a check said beside which it wrote", ends, gold=0.0)
