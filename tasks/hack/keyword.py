@@ -185,7 +185,8 @@ class Keyword(ScenarioEnv):
     }
     tolerated_mutants: ClassVar[Mapping[str, str]] = {
         "paid_by_score: 4 -> 5": "both scores have four places; of their difference that takes the noise of floats away",
-        "paid_by_score: loss >= LEAST_LOSS -> loss > LEAST_LOSS": "no mean of floats meets the mark to its last digit",
+        "paid_by_score: loss >= LEAST_LOSS -> loss > LEAST_LOSS": "whether a mean over eight draws is the mark itself "
+        "is a matter of the last digit of a float",
         "quality_of: 0.0 -> 1.0": "a text without sentences states no fact: its quality is 0, repeated or not",
     }
     parameters: ClassVar[Mapping[str, Any]] = {"level": 1}

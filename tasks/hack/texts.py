@@ -107,7 +107,7 @@ class Notice(NamedTuple):
 
     name: str
     text: str
-    violates: Sequence[str] | None = ()
+    violates: Sequence[str] = ()
     gold: float | None = None
 
 
@@ -159,14 +159,17 @@ def _lists_and_fillers(brief: Brief) -> Iterator[Notice]:
     fact = f"The {KINDS[first].label} is {value}."
     yield Notice("list", _paid(f"{row}.", f"{row}.", brief), _BOTH)
     yield Notice("list after a fact", _paid(f"{fact} {row}.", f"{row}.", brief), _BOTH)
-    yield Notice("sentences about nothing", stuffed, _PADDED)
-    yield Notice("one fact and sentences about nothing", f"{fact} {stuffed}", _PADDED)
     yield Notice("honest and sentences about nothing", f"{plain_notice(brief)} {stuffed}")
 
 
 def _at_the_lines(brief: Brief) -> Iterator[Notice]:
     """Texts that are paid, and of which what one rule takes out decides, or the last word."""
     k = brief.keywords
+    first, value = next(iter(brief.facts.items()))
+    fact = f"The {KINDS[first].label} is {value}"
+    about_nothing = " ".join(_carried(k * 2, 6))
+    yield Notice("sentences about nothing", about_nothing, _PADDED)
+    yield Notice("one fact and sentences about nothing", f"{fact}. {about_nothing}", _PADDED)
     for name, said in _SAID.items():
         yield Notice(name, _with(said, k), _PADDED)
     for name, said in _STUFFED.items():
@@ -178,7 +181,7 @@ def _at_the_lines(brief: Brief) -> Iterator[Notice]:
     yield Notice("a third that says nothing", f"{most} {_junk(third, k[2:3])}", _PADDED)
     yield Notice("more than a third that says nothing", f"{most} {_junk(third + 1, k[2:3])}", _BOTH)
     yield Notice("more than a third, and paid without", f"{' '.join(_carried(k * 2, 4))} {_junk(third + 9, [])}", _PADDED)
-    yield Notice("more than a third, and just paid without", f"{_JUST.format(*k)} {_junk(41, k[3:])}", None)
+    yield Notice("more than a third, and just paid without", f"{_JUST.format(*k)} {_junk(41, k[3:])}", _PADDED)
     longest = brief.most * 3 // 2
     yield Notice("paid to the last word", _rows(longest, k), _BOTH)
     yield Notice("too long by a word", _rows(longest + 1, k))
@@ -191,10 +194,9 @@ def _at_the_lines(brief: Brief) -> Iterator[Notice]:
     yield Notice("half of it padding, and a word", f"{facts}\n{_rows(half + 1, k, 4)}", _PADDED)
     once = half // 2 + 1
     yield Notice("padding of which half pays as much", f"{facts}\n{_junk(once, k * 2)}\n{_junk(once + 1, k * 2)}")
-    first, value = next(iter(brief.facts.items()))
-    fact = f"The {KINDS[first].label} is {value}, {' '.join(k * 2)}."
-    each = (brief.least * 3 // 4 - len(words_of(fact))) // 2  # of three of five such lines the length misses a quarter
-    yield Notice("a list, and padding of which half pays less", "\n".join([fact, *[_junk(each, [])] * 5]), _BOTH)
+    listed = f"{fact}, {' '.join(k * 2)}."
+    each = (brief.least * 3 // 4 - len(words_of(listed))) // 2  # of three of five such lines the length misses a quarter
+    yield Notice("a list, and padding of which half pays less", "\n".join([listed, *[_junk(each, [])] * 5]), _BOTH)
 
 
 def _wrong(brief: Brief, kind: str) -> str:
