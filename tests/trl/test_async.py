@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
@@ -255,8 +256,6 @@ def test_a_worker_that_fails_is_told_by_check_health(model: Any, tokenizer: Any,
 
     class Hanging(Scripted):
         async def generate(self, *_: Any) -> Generated:
-            import asyncio
-
             await asyncio.Event().wait()
             raise AssertionError
 
