@@ -447,6 +447,11 @@ class _Watched(PolicyBase):
         self._lives()
         return completion
 
+    @property
+    def calls(self) -> Any:
+        """Of a program that asks its model by itself."""
+        return getattr(self._inner, "calls", ())
+
     async def end(self) -> None:
         end = getattr(self._inner, "end", None)
         if end is not None:
