@@ -7,6 +7,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
     need("torch", "transformers", "trl", "datasets")
     if args.accelerate_config is not None:
-        return _under_accelerate(args)
+        command = under_accelerate(sys.argv[1:], args.accelerate_config)
+        return subprocess.run(command, check=False).returncode
     root = runs_root(args.runs)
     options, resumed = _what(args, root)
     seen = _Seen(args)
@@ -106,9 +108,14 @@ def _newest(root: Path) -> Path:
     return found[-1]
 
 
-def _under_accelerate(args: argparse.Namespace) -> int:
-    """The same command under `accelerate launch`."""
-    words = sys.argv[1:]
+def under_accelerate(words: Sequence[str], config: str) -> list[str]:
+    """The same command under `accelerate launch`.
+
+    Args:
+        words: of the command line, ``--accelerate-config`` among them.
+        config: accelerate's file.
+    """
+    words = list(words)
     for i, word in enumerate(words):
         if word == "--accelerate-config":
             del words[i : i + 2]
@@ -116,8 +123,7 @@ def _under_accelerate(args: argparse.Namespace) -> int:
         if word.startswith("--accelerate-config="):
             del words[i]
             break
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", args.accelerate_config, "-m", "agentgym"]
-    return subprocess.run([*launch, *words], check=False).returncode
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "-m", "agentgym", *words]
 
 
 def _stopped(path: Path | None) -> str:

@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import importlib.util
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -182,6 +182,25 @@ class HFPolicy(PolicyBase):
             version: of the new weights; None: the last one and 1.
         """
         return self._ready().updating(version)
+
+    def load_weights(self, named: Iterable[tuple[str, Any]], version: int | None = None) -> None:
+        """Copies weights into the model, such as a trainer's own into the copy that samples; nothing is sampled meanwhile.
+
+        Args:
+            named: names as `torch.nn.Module.named_parameters` has them, and tensors of the same shapes, on any device.
+            version: of the new weights; None: the last one and 1.
+
+        Raises:
+            UsageError: the model has no such parameter, or one of another shape.
+        """
+        import torch
+
+        own = dict(self._ready().model.named_parameters(remove_duplicate=False))
+        with self.updating(version), torch.no_grad():
+            for name, tensor in named:
+                if name not in own or own[name].shape != tensor.shape:
+                    raise UsageError(f"{self.name} has no parameter {name} of shape {tuple(tensor.shape)}: another model?")
+                own[name].copy_(tensor)
 
     def prepare(self) -> None:
         """Loads the model.

@@ -41,6 +41,8 @@ class _Steps(TrainerCallback):  # type: ignore[misc, unused-ignore]
         more = {
             "forked": self.rollout.forked,
             "spoiled": self.rollout.spoiled,
+            "idle": self.rollout.idle,
+            "shrunk": self.rollout.shrunk,
             "logprob_error": float(f"{self.rollout.largest_error:.2g}"),
             "cpu_s": cpu_seconds(),
         }

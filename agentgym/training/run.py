@@ -312,7 +312,16 @@ def train(
         opened: called with the training's folder.
         measured: called with ``before``, ``warm`` or ``after``, and what held-out tasks came to.
         before: whether to play the held-out tasks before.
+
+    Raises:
+        UsageError: it is launched as one of several processes, or a package or the model is missing.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # each would write a training of its own, and resume from its own
+        raise UsageError(
+            "agentgym train is one process: say num_processes: 1 in accelerate's configuration. For several, put "
+            "GRPOTrainer(model, **agentgym.training.trl.kit(FAMILY, how='rollout_func')) in a script of your own"
+        )
     need("torch", "transformers", "trl", "datasets")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -27,6 +27,7 @@ from agentgym.protocols import Policy, Sampling
 from agentgym.rollout.selection import parse_label
 from agentgym.task import content_hash
 from agentgym.tokens import linearize
+from agentgym.training.groups import advantages
 
 OnEpisode = Callable[[EpisodeResult], None]
 Pay = Callable[[EpisodeResult], float | None]
@@ -324,6 +325,10 @@ class Rollout:
         """Episodes left out since they are more than one row."""
         self.spoiled = 0
         """Episodes left out since infrastructure failed or nothing could be scored."""
+        self.idle = 0
+        """Episodes left out since the policy never said anything in them: a clock ran out before its first turn."""
+        self.shrunk = 0
+        """Groups that were compared over fewer episodes than were played, or over none."""
         self.largest_error = 0.0
         """Largest difference of log-probabilities so far."""
 
@@ -349,6 +354,7 @@ class Rollout:
                 out[name].append(value)
             if self.on_episode is not None:
                 self.on_episode(result)
+        self.shrunk += len(advantages(out["paid"], [str(prompt[-1]["task"]) for prompt in prompts]).shrunk)
         if self.parity:
             self._check(model, out)
         return out
@@ -381,7 +387,9 @@ class Rollout:
         end = int(tokenizer.eos_token_id)
         nothing = ([end], [end], [0.0], [0])
         if result.trajectory.outcome == "infrastructure" or not result.trajectory.turns:
-            self.spoiled += 1
+            idle = result.trajectory.outcome != "infrastructure"
+            self.idle += idle
+            self.spoiled += not idle
             return *nothing, None, False
         rows = linearize(result.trajectory).rows
         truncated = result.trajectory.outcome == "truncated" or any(r.truncated for r in rows)

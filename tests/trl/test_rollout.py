@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import torch
 from trl import GRPOConfig, GRPOTrainer
 
 from agentgym.env import Task, ToolEnv, tool
+from agentgym.episode import Limits
 from agentgym.errors import InfrastructureError
 from agentgym.policies.token_player import Generated, TokenPlayer
 from agentgym.protocols import EpisodeContext, PolicyBase, Sampling
@@ -238,10 +240,22 @@ def test_pitfall_09_an_episode_that_nobody_can_score_is_paid_nothing_at_all_and_
         made.train()
     finally:
         Seen.down = False
-    assert kit["rollout_func"].spoiled == 1
+    assert (kit["rollout_func"].spoiled, kit["rollout_func"].shrunk, kit["rollout_func"].idle) == (1, 1, 0)
     assert not (batches[0]["tool_mask"] * batches[0]["completion_mask"])[1].any()
     assert [log["reward"] for log in made.state.log_history if "reward" in log] == [1.0], "the mean of three, not of four"
     assert batches[0]["advantages"].tolist() == [0.0] * GROUP
+
+
+def test_an_episode_in_which_the_policy_never_spoke_is_idle_and_no_infrastructure_failed(model: Any, tokenizer: Any) -> None:
+    class Slow(Scripted):
+        async def generate(self, *_: Any) -> Generated:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    kit = lookup(Slow(model, tokenizer, honest), limits=Limits(seconds=0.01))
+    out = kit["rollout_func"]([kit["train_dataset"][0]["prompt"]] * 2, _Bare(model, tokenizer))
+    assert out["paid"] == [None, None]
+    assert (kit["rollout_func"].idle, kit["rollout_func"].spoiled, kit["rollout_func"].shrunk) == (2, 0, 1)
 
 
 def test_pitfall_15_parallel_calls_are_answered_in_their_order(model: Any, tokenizer: Any) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from agentgym.cli.main import main
+from agentgym.cli.train import under_accelerate
+from agentgym.errors import UsageError
 from agentgym.records.run import Run
 from agentgym.training.run import CURVES, Training, held_out, payment, train
 
@@ -25,20 +28,17 @@ def folder(model: Any, tokenizer: Any, tmp_path: Path) -> Path:
     return tmp_path / "weights"
 
 
-def command(runs: Path, *more: str) -> list[str]:
-    return [
-        sys.executable, "-m", "agentgym", "train", "--runs", str(runs), "--json", *more,
-    ]  # fmt: skip
-
-
 @pytest.mark.timeout(300)
-def test_a_training_that_is_killed_loses_no_step_that_was_told_and_goes_on(folder: Path, tmp_path: Path) -> None:
+def test_a_training_that_is_killed_loses_no_step_that_was_told_and_goes_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = tmp_path / "runs"
-    start = command(
-        runs, "tools.lookup", "--model", f"hf:{folder}", "--steps", "40", "--held-out", "2", "--max-tokens", "6",
+    start = [
+        sys.executable, "-m", "agentgym", "train", "--runs", str(runs), "--json", "tools.lookup", "--model", f"hf:{folder}",
+        "--steps", "40", "--held-out", "2", "--max-tokens", "6",
         "--warm-start", "oracle:honest", "--warm-steps", "2", "--tasks", "2", "--group", "2", "--save-every", "1",
         "--threads", "1",
-    )  # fmt: skip
+    ]  # fmt: skip
     with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         told = []
@@ -56,9 +56,10 @@ def test_a_training_that_is_killed_loses_no_step_that_was_told_and_goes_on(folde
         assert len(episodes) >= 3 * 4, "every rollout of every step that was told"
         assert {t for e in episodes for t in e.tags if t.startswith("step:")} >= {"step:0", "step:1", "step:2"}
         assert episodes[0].trajectory.tokens is not None
-    again = subprocess.run(command(runs, "--resume", str(path), "--steps", "4"), capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    lines = [json.loads(line) for line in again.stdout.splitlines()]
+    capsys.readouterr()
+    # in this process, which has the libraries: to import them costs more than all else here
+    assert main(["train", "--runs", str(runs), "--json", "--resume", str(path), "--steps", "4"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     steps = [line["step"] for line in lines if "step" in line]
     assert steps[-1] == 4
     assert steps[0] > 1, "it goes on from a checkpoint"
@@ -83,6 +84,25 @@ def test_ctrl_c_ends_after_the_step_with_a_checkpoint(folder: Path, tmp_path: Pa
     assert (opened[0] / "checkpoints" / "checkpoint-1" / "trainer_state.json").is_file()
     with Run(opened[0]) as run:
         assert len(list(run.episodes())) == 2
+
+
+@pytest.mark.parametrize("said", [["--accelerate-config", "a b.yaml"], ["--accelerate-config=a b.yaml"]])
+def test_accelerate_is_given_its_configuration_and_the_command_without_it(said: list[str]) -> None:
+    from accelerate.commands.launch import launch_command_parser
+
+    words = ["train", "math.add", "-m", "hf:weights", *said, "-T", "level=2", "--steps", "3"]
+    python, module, program, *rest = under_accelerate(words, "a b.yaml")
+    assert (python, module, program) == (sys.executable, "-m", "accelerate.commands.launch")
+    seen = launch_command_parser().parse_args(rest)  # as accelerate itself understands it
+    assert (seen.config_file, seen.module, seen.training_script) == ("a b.yaml", True, "agentgym")
+    assert seen.training_script_args == ["train", "math.add", "-m", "hf:weights", "-T", "level=2", "--steps", "3"]
+
+
+def test_several_processes_are_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="num_processes: 1"):
+        train(Training(("math.add",), "hf:x"), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_held_out_sums_and_their_commuted_twins_are_in_no_training_row() -> None:
