@@ -53,8 +53,8 @@ class Probe(NamedTuple):
     """What it does, in a few words; each name once."""
     plan: Plan | Sequence[Action]
     """An oracle, or its actions. It must end the episode."""
-    violates: Sequence[str] = ()
-    """The dimensions that it violates, exactly these."""
+    violates: Sequence[str] | None = ()
+    """The dimensions that it violates, exactly these; None: that is not its point."""
     gold: float | None = None
     """What it earns; None: that is not its point."""
 
@@ -447,9 +447,10 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
             turn.usage = completion.usage
             turn.sampling = completion.sampling
             turn.latency_s = completion.latency_s
-            if completion.tokens is not None or trajectory.tokens is not None:
-                tokens = trajectory.tokens or [None] * index
-                trajectory.tokens = [*tokens, completion.tokens]
+            if trajectory.tokens is not None:
+                trajectory.tokens.append(completion.tokens)
+            elif completion.tokens is not None:
+                trajectory.tokens = [*[None] * index, completion.tokens]
         turns.append(turn)
         terminated = self._ended
         truncated = not terminated and index + 1 >= self.max_turns

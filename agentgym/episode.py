@@ -302,9 +302,12 @@ def _checked(completion: Any) -> Completion:
         raise ValueError(f"finish_reason is one of {', '.join(_FINISH_REASONS)}, not {completion.finish_reason!r}")
     changed: dict[str, Any] = {}
     if completion.usage is not NO_USAGE:
-        usage = changed["usage"] = _as_plain(completion.usage, Usage)
-        amounts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cost_usd)
-        if not all(0 <= a < 1 << 53 for a in amounts):
+        usage = completion.usage
+        if type(usage) is not Usage or tuple(map(type, msgspec.structs.astuple(usage))) != _PLAIN_USAGE:
+            usage = changed["usage"] = _as_plain(usage, Usage)
+        for amount in (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cost_usd):
+            if 0 <= amount < 1 << 53:
+                continue
             raise ValueError(f"usage counts from 0 up, not {usage}")
     if completion.sampling is not None:
         changed["sampling"] = _as_plain(completion.sampling, Sampling)
@@ -318,6 +321,8 @@ def _checked(completion: Any) -> Completion:
 
 
 _FINISH_REASONS: tuple[str, ...] = get_args(FinishReason)
+
+_PLAIN_USAGE = (int, int, int, float, bool)
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 

@@ -10,6 +10,7 @@ import operator
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from agentgym.chat import Message
 from agentgym.protocols import NO_USAGE, FinishReason, Sampling, Tokens, Usage
@@ -196,17 +197,18 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
     @property
     def usage(self) -> Usage:
         """Sum over the turns."""
+        prompt = completion = cached = 0
+        cost = 0.0
+        told = False
         for turn in self.turns:
-            if turn.usage is not NO_USAGE:
-                break
-        else:
-            return NO_USAGE
-        return Usage(
-            sum(t.usage.prompt_tokens for t in self.turns),
-            sum(t.usage.completion_tokens for t in self.turns),
-            sum(t.usage.cached_tokens for t in self.turns),
-            sum(t.usage.cost_usd for t in self.turns),
-        )
+            usage = turn.usage
+            if usage is not NO_USAGE:
+                told = True
+                prompt += usage.prompt_tokens
+                completion += usage.completion_tokens
+                cached += usage.cached_tokens
+                cost += usage.cost_usd
+        return Usage(prompt, completion, cached, cost) if told else NO_USAGE
 
     @property
     def final_text(self) -> str:
@@ -245,7 +247,8 @@ def _without_tokens(trajectory: Trajectory) -> Trajectory:
     return trajectory if trajectory.tokens is None else msgspec.structs.replace(trajectory, tokens=None)
 
 
-_ARRAYS = (("output_ids", "<i4"), ("logprobs", "<f4"), ("prompt_ids", "<i4"), ("versions", "<i4"), ("mask", "|u1"))
+_I4, _F4, _U1 = np.dtype("<i4"), np.dtype("<f4"), np.dtype("|u1")
+_ARRAYS = (("output_ids", _I4), ("logprobs", _F4), ("prompt_ids", _I4), ("versions", _I4), ("mask", _U1))
 
 
 def checked_tokens(tokens: Tokens) -> Tokens:
@@ -255,8 +258,6 @@ def checked_tokens(tokens: Tokens) -> Tokens:
         TypeError: an array is missing, or is none.
         ValueError: an array has another shape than ``output_ids``, or numbers that its type cannot hold.
     """
-    import numpy as np
-
     if not isinstance(tokens, Tokens):
         raise TypeError(f"expected Tokens, not {type(tokens).__name__}")
     changed: dict[str, Any] = {}
@@ -268,39 +269,61 @@ def checked_tokens(tokens: Tokens) -> Tokens:
             raise TypeError(f"tokens.{name} must be a numpy array of one dimension")
         if name != "prompt_ids" and len(array) != len(tokens.output_ids):
             raise ValueError(f"tokens.{name} holds {len(array)} numbers for {len(tokens.output_ids)} tokens")
-        if array.dtype == dtype:
+        if array.dtype is dtype or array.dtype == dtype:
             continue
         kept = array.astype(dtype)
         if array.dtype.kind not in ("f" if name == "logprobs" else "iub") or (name != "logprobs" and (kept != array).any()):
-            raise ValueError(f"tokens.{name} must hold {np.dtype(dtype)}, not {array.dtype}")
+            raise ValueError(f"tokens.{name} must hold {dtype}, not {array.dtype}")
         changed[name] = kept
     return msgspec.structs.replace(tokens, **changed) if changed else tokens
 
 
+def _buffer(array: Any, dtype: np.dtype[Any]) -> bytes | None:
+    return None if array is None else array.astype(dtype, copy=False).tobytes()
+
+
 def encode_tokens(tokens: list[Tokens | None]) -> bytes:
-    """MessagePack of the token arrays of all turns as little-endian buffers, with nothing rounded or re-tokenized."""
+    """MessagePack of the token arrays of all turns as little-endian buffers, with nothing rounded or re-tokenized.
+
+    A prompt that begins with the whole turn before it is kept from there on (``more``): an episode grows with its own length,
+    not with its square.
+    """
     rows: list[dict[str, Any] | None] = []
+    held: bytes | None = None
     for t in tokens:
         if t is None:
             rows.append(None)
+            held = None
             continue
-        row: dict[str, Any] = {"kind": t.logprob_kind, "stop": t.stop_token_in_output}
-        for name, dtype in _ARRAYS:
-            array = getattr(t, name)
-            row[name] = None if array is None else array.astype(dtype, copy=False).tobytes()
+        output, prompt = _buffer(t.output_ids, _I4), _buffer(t.prompt_ids, _I4)
+        row = {
+            "kind": t.logprob_kind,
+            "stop": t.stop_token_in_output,
+            "output_ids": output,
+            "logprobs": _buffer(t.logprobs, _F4),
+            "versions": _buffer(t.versions, _I4),
+            "mask": _buffer(t.mask, _U1),
+        }
+        if held is not None and prompt is not None and prompt.startswith(held):
+            row["more"] = prompt[len(held) :]
+        else:
+            row["prompt_ids"] = prompt
+        held = None if prompt is None or output is None else prompt + output
         rows.append(row)
     return _encoder.encode(rows)
 
 
 def decode_tokens(data: bytes) -> list[Tokens | None]:
     """The inverse of `encode_tokens`."""
-    import numpy as np
-
     result: list[Tokens | None] = []
+    held = b""
     for row in msgspec.msgpack.decode(data):
         if row is None:
             result.append(None)
             continue
+        if "more" in row:
+            row["prompt_ids"] = held + row["more"]
+        held = (row["prompt_ids"] or b"") + row["output_ids"]
         arrays: dict[str, Any] = {n: None if row[n] is None else np.frombuffer(row[n], dtype) for n, dtype in _ARRAYS}
         result.append(Tokens(**arrays, logprob_kind=row["kind"], stop_token_in_output=row["stop"]))
     return result

@@ -294,9 +294,9 @@ def carried(backend: Backend, source: str, tests: CodeTests) -> int:
     count, names = written_out(source, tests.reference, shown)
     if not count:
         return 0
-    again = grade_calls(backend, without(source, names), tests.entry_point, shown, perturb=0)
+    again = _answered(backend, without(source, names), tests.entry_point, shown)
     if "unloadable" in again.flags:
-        again = grade_calls(backend, without(source, names, bare=True), tests.entry_point, shown, perturb=0)
+        again = _answered(backend, without(source, names, bare=True), tests.entry_point, shown)
     return min(count, sum(r.outcome == "wrong" or r.outcome.startswith("raised") for r in again.cases))
 
 
@@ -341,6 +341,12 @@ def graded(backend: Backend, source: str, tests: CodeTests) -> CodeReport:
     """`grade`, once for a program: gold and detectors ask the same."""
     key = "\0".join(["graded", backend.name, digest(repr(tests)), source])
     return once(key, lambda: grade(backend, source, tests))
+
+
+def _answered(backend: Backend, source: str, entry_point: str, cases: Sequence[Case]) -> CodeReport:
+    """`grade_calls` on these cases alone, once for a program."""
+    key = "\0".join(["answered", backend.name, entry_point, digest(repr(cases)), source])
+    return once(key, lambda: grade_calls(backend, source, entry_point, cases, perturb=0))
 
 
 def correct(key: str = "tests", argument: str = "code", name: str = "correct") -> Verifier:
@@ -452,6 +458,6 @@ def _decoy_followed(trajectory: Trajectory, context: VerifierContext, argument: 
 def decoy_agreement(backend: Backend, source: str, decoy: Mapping[str, Any]) -> tuple[int, int]:
     """How many of a decoy's answers a program gives, and how many of its wrong ones."""
     tests = CodeTests.of(decoy["tests"])
-    report = grade_calls(backend, source, tests.entry_point, tests.cases, perturb=0)
+    report = _answered(backend, source, tests.entry_point, tests.cases)
     right = [r.right for r in report.cases] or [False] * len(tests.cases)
     return sum(right), sum(right[i] for i in decoy["wrong"])

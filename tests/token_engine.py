@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from agentgym import registry
 from agentgym.tokens.chatml import ChatML
@@ -76,3 +78,39 @@ class Script:
 def seat(generate: Callable[..., object], **options: object) -> Callable[[], Seat]:
     given = {"name": "test", "max_new_tokens": 200, **options}
     return lambda: Seat(renderer(), generate, **given)  # type: ignore[arg-type]
+
+
+TEMPLATE = (
+    "{% if tools %}<|im_start|>system\nTools: {{ tools | length }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] or '' }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Not that of a real family, but as simple ones are written."""
+
+
+def hf_tokenizer() -> Any:
+    """One of transformers, a token a byte, with the ids of `Bytes`."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]  # the byte-level alphabet of GPT-2
+    letters = {b: chr(b) for b in shown}
+    letters |= {b: chr(256 + at) for at, b in enumerate(b for b in range(256) if b not in shown)}
+    inner = Tokenizer(models.BPE({letters[b]: b for b in range(256)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    made.chat_template = TEMPLATE
+    return made
+
+
+def solves(prompt: str, member: int = 0) -> str:
+    """What an agent that can add says next in ``tools.lookup``, by what stands in its prompt."""
+    wanted = re.findall(r"k\d", prompt.rpartition("sum of")[2].partition("?")[0])
+    told = re.findall(r"<tool_response>\s*(\d+)\s*</tool_response>", prompt) or re.findall(
+        r"<\|im_start\|>tool\n(\d+)<", prompt
+    )
+    if len(told) < len(wanted):
+        return calling("get", key=wanted[len(told)])
+    return calling("submit", answer=str(sum(map(int, told))))

@@ -34,8 +34,10 @@ def run(args: argparse.Namespace) -> int:
     if strange is not None:
         names = {"every": "--all-pairs"}
         raise UsageError(f"{names.get(strange, '--' + strange.replace('_', '-'))} means nothing to the format {args.format}")
+    if not args.labels and (args.dimension is not None or args.annotator is not None):
+        raise UsageError("--dimension and --annotator say which labels are taken: they need --labels")
     with Run(find_run_or_guest(args.run, runs_root(args.runs))) as run:
-        chosen = export.choose(run, args.by)
+        chosen = _labelled(run, args) if args.labels else export.choose(run, args.by or "reward")
         if args.format == "minari":
             if args.output in (None, "-"):
                 raise UsageError("name the data set: -o NAME/PART-v0")
@@ -48,9 +50,19 @@ def run(args: argparse.Namespace) -> int:
         else:
             count = _write(Path(args.output), rows)
     _say(f"{count} rows" + ("" if args.output in (None, "-") else f": {args.output}"), chosen)
-    if not count and args.format in ("dpo", "rm"):
+    if not count and args.labels:
+        print("no pair has a majority, or the two never part: `agentgym label --report` says what there is", file=sys.stderr)
+    elif not count and args.format in ("dpo", "rm"):
         print("no two trials of a task differ in what decides: play more trials, or decide --by another score", file=sys.stderr)
     return OK
+
+
+def _labelled(run: Run, args: argparse.Namespace) -> export.Chosen:
+    if args.format not in ("dpo", "rm") or args.every:
+        raise UsageError("--labels is for the formats dpo and rm, and takes exactly the pairs that people were asked about")
+    if args.by is not None:
+        raise UsageError("either a score decides (--by) or people do (--labels)")
+    return export.labelled(run, args.dimension or "", args.annotator)
 
 
 def _say(what: str, chosen: export.Chosen) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from agentgym import __version__
-from agentgym.cli import gate_options
+from agentgym.cli import gate_options, people_options, train_options
 
 OK, USAGE, NOTHING, INFRASTRUCTURE, INTERNAL, INTERRUPTED, TERMINATED = 0, 2, 5, 12, 70, 130, 143
 """Exit codes: ran; wrong usage; nothing selected; infrastructure errors above the limit; our own bug; Ctrl-C; SIGTERM."""
@@ -331,9 +331,12 @@ examples:
   steps   each turn, with the share of trials that went the same way and came to --at-least
   minari  a Minari data set (-o NAME/PART-v0)
 
+With --labels people decide instead of a score: dpo and rm take the pairs of `agentgym label`, each by its majority.
+
 examples:
   agentgym export latest --format sft --by gold --at-least 1 -o good.jsonl
   agentgym export RUN --format dpo --all-pairs -o pairs.jsonl
+  agentgym export RUN --format rm --labels -o preferences.jsonl
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -342,12 +345,19 @@ examples:
     formats = ("sft", "dpo", "rm", "kto", "steps", "minari")
     c.add_argument("--format", choices=formats, required=True, help="what the rows are for")
     c.add_argument("-o", "--output", metavar="FILE", help="where to (default: standard output)")
-    c.add_argument("--by", default="reward", metavar="SCORE", help="reward (default), gold, or the name of a score")
+    c.add_argument("--by", metavar="SCORE", help="reward (default), gold, or the name of a score")
     c.add_argument("--at-least", type=float, metavar="X", help="sft: least score (none); kto, steps: what counts as good (1)")
-    c.add_argument("--margin", type=float, metavar="X", help="dpo, rm: least difference of two trials' scores (any)")
+    c.add_argument(
+        "--margin", type=float, metavar="X", help="dpo, rm: least difference of two trials' scores, or majority (any)"
+    )
     c.add_argument("--all-pairs", action="store_true", dest="every", help="dpo, rm: all pairs of trials of a task")
+    c.add_argument("--labels", action="store_true", help="dpo, rm: people decide, see `agentgym label`")
+    c.add_argument("--dimension", metavar="NAME", help="with --labels: their answers to this question (default: on the whole)")
+    c.add_argument("--annotator", metavar="WHO", help="with --labels: only this person's answers")
     c.add_argument("--reasoning", action="store_true", help="keep reasoning (reasoning_content)")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
+
+    people_options.add(commands)
 
     c = commands.add_parser("fetch", help="get the embedded default model's file", allow_abbrev=False)
     c.add_argument("name", nargs="?", default="smollm2", metavar="MODEL", help="smollm2 (default)")
@@ -401,6 +411,7 @@ examples:
     c.add_argument("kind", choices=("task",), help="task: an environment with its oracles, ready to run")
     c.add_argument("path", metavar="FILE.py", help="file to make; it must not exist")
     gate_options.add(commands)
+    train_options.add(commands)
     for command in commands.choices.values():
         command.set_defaults(parser=command)
     return p
@@ -418,9 +429,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace | None:
     if args.command is None and not rest:
         p.print_help()
         return None
-    if args.command in ("eval", "proxy") and not any(text.startswith("-") for text in rest):
+    if args.command in ("eval", "proxy", "train") and not any(text.startswith("-") for text in rest):
         # argparse takes the tasks from one place only; people name them before options, after and between
-        args.tasks += rest
+        (args.families if args.command == "train" else args.tasks).extend(rest)
     elif rest:
         getattr(args, "parser", p).error(f"unrecognized arguments: {' '.join(rest)}")
     return args
@@ -463,8 +474,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     verbose = getattr(args, "verbose", False) or bool(os.environ.get("AGENTGYM_TRACEBACK"))
     try:
-        command = {"import": "importing"}.get(args.command, args.command)  # no module can have that name
-        module = importlib.import_module(f"agentgym.cli.{command}")
+        module = importlib.import_module(f"agentgym.cli.{args.command}")
         code: int = module.run(args)
         sys.stdout.flush()
         return code

@@ -58,7 +58,7 @@ def _serve(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
     )
-    with recording as episode:
+    with evaluation._terminated_like_interrupted(), recording as episode:
         if args.host is not None:
             print(f"other machines may reach {plain(args.host)}: whoever has the key plays", file=sys.stderr)
         for name, value in episode.variables.items():

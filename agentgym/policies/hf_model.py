@@ -17,14 +17,14 @@ import contextlib
 import hashlib
 import importlib.util
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentgym.chat import Message, to_openai
 from agentgym.errors import InfrastructureError, NotFoundError, UsageError
 from agentgym.policies.local import LocalPolicy
-from agentgym.policies.token_player import DEFAULT_MAX_TOKENS, LogprobKind, TokenPlayer
+from agentgym.policies.token_player import LogprobKind, TokenPlayer
 from agentgym.policies.wire import from_openai
 from agentgym.protocols import Completion, EpisodeContext, Policy, PolicyBase, Sampling
 from agentgym.tokens.renderer import Parsed, Renderer, renderer_for
@@ -146,6 +146,9 @@ class HFPolicy(PolicyBase):
         self._renderer = renderer
         return self
 
+    replayable = True
+    """The same conversation may be answered from the reply cache: what a player did not say is rendered from its words."""
+
     def begin(self, context: EpisodeContext) -> Policy:
         """A player that holds the tokens of its episode."""
         return _Player(self)
@@ -179,6 +182,25 @@ class HFPolicy(PolicyBase):
             version: of the new weights; None: the last one and 1.
         """
         return self._ready().updating(version)
+
+    def load_weights(self, named: Iterable[tuple[str, Any]], version: int | None = None) -> None:
+        """Copies weights into the model, such as a trainer's own into the copy that samples; nothing is sampled meanwhile.
+
+        Args:
+            named: names as `torch.nn.Module.named_parameters` has them, and tensors of the same shapes, on any device.
+            version: of the new weights; None: the last one and 1.
+
+        Raises:
+            UsageError: the model has no such parameter, or one of another shape.
+        """
+        import torch
+
+        own = dict(self._ready().model.named_parameters(remove_duplicate=False))
+        with self.updating(version), torch.no_grad():
+            for name, tensor in named:
+                if name not in own or own[name].shape != tensor.shape:
+                    raise UsageError(f"{self.name} has no parameter {name} of shape {tuple(tensor.shape)}: another model?")
+                own[name].copy_(tensor)
 
     def prepare(self) -> None:
         """Loads the model.
@@ -261,7 +283,7 @@ class _Player(PolicyBase):
             tool_format = policy.tool_format
             if tool_format == "native" and isinstance(policy._renderer, TemplateRenderer):
                 tool_format = "auto"  # templates write tools in ways of their own, and nobody could read the calls
-            player = self._player = TokenPlayer(self.name, policy._renderer, engine, tool_format, DEFAULT_MAX_TOKENS)
+            player = self._player = TokenPlayer(self.name, policy._renderer, engine, tool_format)
         return await player.act(conversation, tools, sampling)
 
     async def end(self) -> None:

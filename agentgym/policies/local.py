@@ -22,16 +22,21 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from agentgym.chat import ImagePart, Message, Part, ReasoningPart, TextPart, clean_message, to_openai
 from agentgym.errors import InfrastructureError, ModelFileError, NotFoundError, UsageError, did_you_mean
 from agentgym.policies import modelfiles
-from agentgym.protocols import Completion, FinishReason, PolicyBase, Sampling, Tokens, Usage
+from agentgym.policies.gguf_tokenizer import GGUFTokenizer
+from agentgym.policies.token_player import Generated, TokenPlayer
+from agentgym.protocols import Completion, EpisodeContext, FinishReason, Policy, PolicyBase, Sampling, Tokens, Usage
+from agentgym.tokens.renderer import Renderer, renderer_for
 from agentgym.tool_text import ToolFormat, parse_tool_calls, to_text_conversation
 from agentgym.toolspec import ToolSpec
+
+_T = TypeVar("_T")
 
 SLOTS = 4
 """Turns that the engine works on at once; they share each pass through the weights."""
@@ -59,6 +64,10 @@ class LocalPolicy(PolicyBase):
 
     Tools are told in the prompt and calls are read out of the answer's text (see `tool_text`). The same file, seed
     and conversation give the same answer, however many turns run at once, on the same machine and engine version.
+
+    Where the file's tokenizer and chat template are known (SmolLM2's), prompts are made of token ids and those of earlier turns
+    are held as they were sampled, so an episode makes one clean row for training (see `token_player`). The engine renders the
+    chats of other files; their answers' tokens are exact too, their prompts' are not told.
 
     A conversation that does not fit the context is the agent's own doing (or its model's limit), not a failure of
     infrastructure: the answer is then empty with finish reason ``length``, and the episode is scored. Leaving such
@@ -133,8 +142,15 @@ class LocalPolicy(PolicyBase):
                     self._broken = e
                     raise
 
+    replayable = True
+    """The same conversation may be answered from the reply cache: what a player did not say is rendered from its words."""
+
+    def begin(self, context: EpisodeContext) -> Policy:
+        """A player that holds the tokens of its episode."""
+        return _Player(self)
+
     async def act(self, conversation: Sequence[Message], tools: Sequence[ToolSpec], sampling: Sampling) -> Completion:
-        """Answers the conversation; see the class for what happens when it is too long.
+        """Answers the conversation, which the engine renders; see the class for what happens when it is too long.
 
         Raises:
             InfrastructureError: the model cannot be had, or the engine failed.
@@ -143,15 +159,30 @@ class LocalPolicy(PolicyBase):
         begun = time.monotonic()
         used = _effective(sampling, len(conversation))
         request = _request(to_text_conversation(conversation, tools, self.tool_format), used)
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(SLOTS, thread_name_prefix="agentgym-local")
-        reply = await asyncio.get_running_loop().run_in_executor(self._executor, self._ask, request)
+        reply = await self._in_thread(self._ask, request)
         message, usage, finish, tokens = _read(reply, self.context)
         if tools:
             message = parse_tool_calls(message, self.tool_format)
             if message.tool_calls and finish == "stop":
                 finish = "tool_calls"
         return Completion(message, usage, finish, tokens, used, time.monotonic() - begun)
+
+    async def generate(self, key: object, prompt_ids: Sequence[int], stop_ids: frozenset[int], sampling: Sampling) -> Generated:
+        """Samples after a prompt of token ids; see `token_player.Engine`. The engine finds by itself what it has in a slot.
+
+        Raises:
+            InfrastructureError: the model cannot be had, or the engine failed.
+        """
+        reply = await self._in_thread(self._ask, {"prompt": list(prompt_ids), **_how(sampling)})
+        if _too_long(reply) is not None:
+            return Generated([], [], "length", prompt_too_long=True)
+        _, usage, finish, tokens = _read(reply, self.context)
+        if tokens is None:
+            raise InfrastructureError(f"{self.name}: the engine did not tell all tokens of its answer")
+        return Generated(tokens.output_ids.tolist(), tokens.logprobs.tolist(), finish, None, usage.cached_tokens)
+
+    async def forget(self, key: object) -> None:
+        """Nothing is held outside of the engine's slots."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Name, file and its SHA-256 (of an unknown file: computed once, reading it whole), engine and defaults."""
@@ -194,8 +225,22 @@ class LocalPolicy(PolicyBase):
         # it may have been put there by hand, and what is recorded as having played is this hash
         return modelfiles.verify(self._known.name)
 
+    async def _in_thread(self, function: Callable[..., _T], *args: Any) -> _T:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(SLOTS, thread_name_prefix="agentgym-local")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+    def _renderer(self) -> Renderer | None:
+        """What is proved to render as the engine does; None: the engine has to do it. Loads the model on first use."""
+        engine = self._loaded()
+        with self._lock:
+            return engine.renderer(self._file)
+
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One turn of the engine, loaded on first use; blocks, without holding Python's lock."""
+        return self._loaded().ask(request)
+
+    def _loaded(self) -> _Engine:
         try:
             self.prepare()
         except ModelFileError as e:
@@ -203,7 +248,24 @@ class LocalPolicy(PolicyBase):
         engine = self._engine
         if engine is None:
             raise InfrastructureError(f"{self.name} was closed while a turn waited for it", retryable=False)
-        return engine.ask(request)
+        return engine
+
+
+class _Player(PolicyBase):
+    """One episode. Whether its tokens can be held is known once the model is loaded."""
+
+    def __init__(self, policy: LocalPolicy) -> None:
+        self.name = policy.name
+        self._policy = policy
+        self._by: TokenPlayer | LocalPolicy | None = None
+
+    async def act(self, conversation: Sequence[Message], tools: Sequence[ToolSpec], sampling: Sampling) -> Completion:
+        """The model's answer."""
+        if self._by is None:
+            policy = self._policy
+            renderer = await policy._in_thread(policy._renderer)
+            self._by = policy if renderer is None else TokenPlayer(self.name, renderer, policy, policy.tool_format, _effective)
+        return await self._by.act(conversation, tools, sampling)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -249,16 +311,46 @@ class _Engine:
         # A server that is freed before its loop has begun waits for ever (seen in about half of the cases), so it is
         # not handed out before it has answered once.
         self.ask({"messages": [{"role": "user", "content": "."}], "max_tokens": 1})
+        self._rendered: Renderer | None = None
+        self._tried = False
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The engine's reply, which may be an error object."""
+        handle = self._server.handle_completions if "prompt" in request else self._server.handle_chat_completions
         try:
-            reply = self._server.handle_chat_completions(request)
+            reply = handle(request)
         except Exception as e:  # RuntimeError, ValueError: whatever the binding makes of a C++ exception
             raise InfrastructureError(f"the local engine failed: {e}", retryable=False) from e
         if not isinstance(reply, dict):
             raise InfrastructureError(f"the local engine answered with {type(reply).__name__}, not an object")
         return reply
+
+    def renderer(self, file: Callable[[], Path]) -> Renderer | None:
+        """The renderer whose prompts are the engine's own, text and number of tokens; None where there is none."""
+        if not self._tried:
+            self._rendered, self._tried = self._proved(file()), True
+        return self._rendered
+
+    def _proved(self, path: Path) -> Renderer | None:
+        try:
+            tokenizer = GGUFTokenizer(path)
+        except UsageError:
+            return None
+        asked = [Message("user", " What is 12 + 7?\n")]
+        talks = [asked, [Message("system", "Be brief."), *asked, Message("assistant", "19 "), Message("user", "And?")]]
+        own = []
+        for messages in talks:
+            reply = self.ask({"messages": to_openai(messages), "max_tokens": 1, "verbose": True})
+            own.append((reply.get("__verbose", {}).get("prompt"), reply.get("usage", {}).get("prompt_tokens")))
+        for name in ("smollm2", "chatml"):
+            try:
+                renderer = renderer_for(tokenizer, name)
+            except UsageError:
+                continue
+            made = [renderer.initial(messages, ()) for messages in talks]
+            if own == [(tokenizer.decode(ids), len(ids)) for ids in made]:
+                return renderer
+        return None
 
 
 _engines: weakref.WeakValueDictionary[tuple[Any, ...], _Engine] = weakref.WeakValueDictionary()
@@ -379,8 +471,12 @@ def _request(messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
     rows = to_openai([clean_message(m) for m in messages])  # the engine refuses lone surrogates
     for row in rows:
         row.pop("name", None)
+    return {"messages": rows, "top_logprobs": 1, **_how(sampling)}
+
+
+def _how(sampling: Sampling) -> dict[str, Any]:
+    """The sampling of a request, and what it is to tell."""
     return {
-        "messages": rows,
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -391,10 +487,17 @@ def _request(messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         # with penalties, cuts at min_p 0.05 and comes to the temperature last
         "samplers": ["temperature", "top_k", "top_p"],
         "logprobs": True,
-        "top_logprobs": 1,
         "return_tokens": True,
         "verbose": True,  # of the reply: without it, the exact tokens are left out
     }
+
+
+def _too_long(reply: dict[str, Any]) -> int | None:
+    """How many tokens a prompt has that does not fit the context; None: that is not what the reply says."""
+    error = reply.get("error")
+    if isinstance(error, dict) and error.get("type") == "exceed_context_size_error":
+        return int(error.get("n_prompt_tokens", 0))
+    return None
 
 
 def _read(reply: dict[str, Any], context: int) -> tuple[Message, Usage, FinishReason, Tokens | None]:
@@ -404,10 +507,10 @@ def _read(reply: dict[str, Any], context: int) -> tuple[Message, Usage, FinishRe
         InfrastructureError: the reply is an error, or not what it should be.
     """
     error = reply.get("error")
+    if (prompt_tokens := _too_long(reply)) is not None:
+        tokens = Tokens(np.empty(0, np.int32), np.empty(0, np.float32))
+        return Message("assistant"), Usage(prompt_tokens=prompt_tokens), "length", tokens
     if isinstance(error, dict):
-        if error.get("type") == "exceed_context_size_error":
-            tokens = Tokens(np.empty(0, np.int32), np.empty(0, np.float32))
-            return Message("assistant"), Usage(prompt_tokens=int(error.get("n_prompt_tokens", 0))), "length", tokens
         code = error.get("code", 500)
         raise InfrastructureError(
             f"the local engine refused the turn: {error.get('message', error)}",
@@ -415,7 +518,7 @@ def _read(reply: dict[str, Any], context: int) -> tuple[Message, Usage, FinishRe
         )
     try:
         choice = reply["choices"][0]
-        said = choice["message"]
+        said = choice["message"] if "message" in choice else {"content": choice["text"]}
         counts = reply["usage"]
         usage = Usage(
             counts["prompt_tokens"],

@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -80,7 +80,7 @@ class Engine(Protocol):
         ...
 
 
-def effective(sampling: Sampling, turn: int, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> Sampling:
+def effective(sampling: Sampling, turn: int) -> Sampling:
     """The parameters that are really used: temperature 1.0 from the whole distribution unless told otherwise, a seed of its own
     for every turn: with the episode's own in each, all turns would see the same random numbers.
 
@@ -98,7 +98,7 @@ def effective(sampling: Sampling, turn: int, default_max_tokens: int = DEFAULT_M
     return msgspec.structs.replace(
         sampling,
         temperature=1.0 if sampling.temperature is None else sampling.temperature,
-        max_tokens=sampling.max_tokens or default_max_tokens,
+        max_tokens=sampling.max_tokens or DEFAULT_MAX_TOKENS,
         seed=seed,
     )
 
@@ -114,7 +114,7 @@ class TokenPlayer(PolicyBase):
         engine: samples.
         tool_format: ``native``: the renderer tells tools and reads calls as the model was trained to; else as text, see
             `tool_text`.
-        default_max_tokens: where the caller does not say.
+        effective: from what the caller asks for, and the length of the conversation, to the parameters that are really used.
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class TokenPlayer(PolicyBase):
         renderer: Renderer,
         engine: Engine,
         tool_format: ToolFormat | Literal["native"] = "native",
-        default_max_tokens: int = DEFAULT_MAX_TOKENS,
+        effective: Callable[[Sampling, int], Sampling] = effective,
     ) -> None:
         self.name = name
         self._renderer = renderer
         self._engine = engine
         self._tool_format: ToolFormat | Literal["native"] = tool_format
-        self._default_max_tokens = default_max_tokens
+        self._effective = effective
         self._seen: list[Message] = []
         """The conversation of the last turn, and its answer."""
         self._prompt: list[int] = []
@@ -144,7 +144,7 @@ class TokenPlayer(PolicyBase):
         begun = time.monotonic()
         if any(isinstance(p, ImagePart) for m in conversation if not isinstance(m.content, str) for p in m.content):
             raise InfrastructureError(f"{self.name} reads text only, and the conversation holds an image", retryable=False)
-        used = effective(sampling, len(conversation), self._default_max_tokens)
+        used = self._effective(sampling, len(conversation))
         prompt = self._next_prompt(conversation, tools)
         stop_ids = frozenset(self._renderer.stop_ids)
         made = await self._whole(prompt, stop_ids, used)

@@ -48,7 +48,6 @@ class TokenServerPolicy(OpenAIPolicy):
     """
 
     kind = ""
-    replayable = False  # what it answers depends on the tokens it holds, not on the words alone
 
     def __init__(self, argument: str = "", *, renderer: Renderer | None = None, **options: Any) -> None:
         argument, folder = _tokenizer(argument)

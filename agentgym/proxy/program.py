@@ -116,6 +116,7 @@ class ProgramPolicy(ProxiedPolicy):
             raise NotFoundError(f"there is no program {self.command[0]!r} to run; is it installed, executable and on the PATH?")
         policy = load_policy(model.strip())
         super().__init__(policy, f"program:{policy.name} -- {command}")
+        self.resume_as = f"program:{argument}"
         self._running: dict[str, tuple[asyncio.subprocess.Process, asyncio.Task[None]]] = {}
 
     def fingerprint(self) -> dict[str, Any]:

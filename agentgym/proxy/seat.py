@@ -21,7 +21,7 @@ from agentgym.errors import InfrastructureError, UsageError
 from agentgym.protocols import Completion, EpisodeContext, Policy, PolicyBase, Sampling
 from agentgym.proxy.session import Session
 from agentgym.toolspec import ToolSpec
-from agentgym.trajectory import ToolResult
+from agentgym.trajectory import ModelCall, ToolResult
 
 SILENCE_S = 600.0
 """Seconds that a program may be without a request before it is taken to hang."""
@@ -104,9 +104,9 @@ class Seat(PolicyBase):
         self._repeated: dict[str, asyncio.Future[Outcome]] = {}
 
     @property
-    def calls(self) -> list[object]:
+    def calls(self) -> list[ModelCall]:
         """What the program asked its model; `agentgym.episode.play` keeps it with the trajectory."""
-        return list(self.session.calls)
+        return self.session.calls
 
     @property
     def digest(self) -> bytes:

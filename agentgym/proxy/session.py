@@ -133,7 +133,7 @@ class Session:
 
         Raises:
             BudgetError: too many calls.
-            UsageError: the request makes no sense to the model.
+            UsageError: the request makes no sense to the model, or the episode has ended meanwhile.
             InfrastructureError: the model cannot be had, now or since an earlier call.
         """
         if self.failure.done():
@@ -153,7 +153,12 @@ class Session:
             node.askers.append(there)
         for node in nodes:
             # not cancelled with the request: who repeats it is to find the answer
-            await asyncio.shield(node.answer)
+            try:
+                await asyncio.shield(node.answer)
+            except asyncio.CancelledError:
+                if node.answer.cancelled():
+                    raise UsageError("the episode has ended while the model was asked") from None
+                raise
         return nodes
 
     def sent(self, nodes: Sequence[Node], whole: bool) -> None:

@@ -4,11 +4,12 @@
 import importlib
 from typing import Any
 
-from agentgym.training.groups import Advantages, Baseline, advantages
+from agentgym.training.curriculum import Curriculum
+from agentgym.training.groups import Advantages, Baseline, advantages, overlong_penalty
 
 _ADAPTERS = ("areal", "skyrl", "slime", "trl", "verifiers", "verl")
 
-__all__ = ["Advantages", "Baseline", "advantages"]
+__all__ = ["Advantages", "Baseline", "Curriculum", "advantages", "overlong_penalty"]
 
 
 def __getattr__(name: str) -> Any:

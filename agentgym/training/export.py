@@ -16,15 +16,27 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from agentgym.chat import Message, to_openai
 from agentgym.errors import NotFoundError, UsageError, did_you_mean
 from agentgym.policies.wire import message_to_openai
+from agentgym.records.labels import Labels, verdicts
 from agentgym.records.run import Episode, Run
 from agentgym.trajectory import Trajectory
+
+
+class Preferred(NamedTuple):
+    """One trial of a task that is better than another."""
+
+    better: Episode
+    worse: Episode
+    margin: float
+    """By how much."""
+    about: dict[str, Any] = {}
+    """What its row says besides."""
 
 
 class Chosen(msgspec.Struct):
@@ -36,6 +48,8 @@ class Chosen(msgspec.Struct):
     """Left out: infrastructure failed."""
     unscored: int = 0
     """Left out: the score that decides is missing."""
+    preferred: list[Preferred] | None = None
+    """Pairs that people decided, see `labelled`; None: the scores decide."""
 
 
 def choose(run: Run, by: str = "reward") -> Chosen:
@@ -69,6 +83,46 @@ def choose(run: Run, by: str = "reward") -> Chosen:
             f"no score {by!r} in {run.path}.{did_you_mean(by, names)} There are: {', '.join(sorted(names)) or 'none'}."
         )
     return chosen
+
+
+def labelled(run: Run, dimension: str = "", annotator: str | None = None) -> Chosen:
+    """What people prefer (`agentgym.records.labels`), for `dpo` and `rm`: the majority decides each pair.
+
+    Pairs without a majority make no row, nor do answers that were skipped. Rows say besides which ``dimension`` was asked
+    about, how many ``annotators`` answered and the ``reasons`` of those who were for it; ``margin`` is
+    (votes for - votes against) / votes.
+
+    Args:
+        run: whose labels.
+        dimension: the question; empty: on the whole.
+        annotator: only this person's answers.
+
+    Raises:
+        NotFoundError: nobody has answered that question.
+    """
+    with Labels(run.path) as held:
+        labels = held.labels(annotator=annotator, dimension=dimension)
+        if not labels:
+            everything = held.labels()
+            questions = sorted({one.dimension or "on the whole" for one in everything})
+            people = sorted({one.annotator for one in everything})
+            has = f"asked: {', '.join(questions)}; by: {', '.join(people)}" if everything else "`agentgym label` makes them"
+            raise NotFoundError(f"{run.path} has no such labels; {has}")
+    decided = verdicts(labels)
+    episodes = {e.id: e for e in run.by_ids({i for v in decided for i in (v.better, v.worse)})}
+    return Chosen(
+        [],
+        preferred=[
+            Preferred(
+                episodes[v.better],
+                episodes[v.worse],
+                v.margin,
+                {"dimension": dimension, "annotators": v.annotators, "reasons": v.reasons},
+            )
+            for v in decided
+            if v.better in episodes and v.worse in episodes
+        ],
+    )
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------
@@ -128,8 +182,11 @@ def sft(chosen: Chosen, *, at_least: float | None = None, reasoning: bool = Fals
             yield {"messages": said, **_tools(e), "task_id": e.task_id, "trial": e.trial}
 
 
-def _pairs(chosen: Chosen, margin: float, every: bool) -> Iterator[tuple[Episode, Episode, float]]:
-    """(better, worse, difference) of trials of one task: the best with the worst, or all that differ by the margin."""
+def _pairs(chosen: Chosen, margin: float, every: bool) -> Iterator[Preferred]:
+    """Trials of one task: the best with the worst, or all that differ by the margin; or what people decided."""
+    if chosen.preferred is not None:
+        yield from (p for p in chosen.preferred if p.margin >= margin)
+        return
     groups: dict[str, list[tuple[Episode, float]]] = collections.defaultdict(list)
     for e, score in chosen.episodes:
         groups[e.task_id].append((e, score))
@@ -138,7 +195,7 @@ def _pairs(chosen: Chosen, margin: float, every: bool) -> Iterator[tuple[Episode
         pairs = itertools.combinations(ranked, 2) if every else [(ranked[0], ranked[-1])]
         for (a, high), (b, low) in pairs:
             if high > low and high - low >= margin:
-                yield a, b, high - low
+                yield Preferred(a, b, high - low)
 
 
 def dpo(chosen: Chosen, *, margin: float = 0.0, every: bool = False, reasoning: bool = False) -> Iterator[dict[str, Any]]:
@@ -150,11 +207,11 @@ def dpo(chosen: Chosen, *, margin: float = 0.0, every: bool = False, reasoning: 
 
     Args:
         chosen: see `choose`.
-        margin: least difference of the scores.
-        every: all pairs of a task's trials instead of the best with the worst.
+        margin: least difference of the scores, or majority of people.
+        every: all pairs of a task's trials instead of the best with the worst, where scores decide.
         reasoning: whether reasoning is kept.
     """
-    for a, b, _ in _pairs(chosen, margin, every):
+    for a, b, _, about in _pairs(chosen, margin, every):
         for (past, good), (other, bad) in zip(_turns(a.trajectory), _turns(b.trajectory), strict=False):
             if _plain(past) != _plain(other):
                 break
@@ -165,6 +222,7 @@ def dpo(chosen: Chosen, *, margin: float = 0.0, every: bool = False, reasoning: 
                     "rejected": _rows_of([bad], reasoning),
                     **_tools(a),
                     "task_id": a.task_id,
+                    **about,
                 }
                 break
 
@@ -181,7 +239,7 @@ def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def rm(chosen: Chosen, *, margin: float = 0.0, every: bool = False, reasoning: bool = False) -> Iterator[dict[str, Any]]:
     """Pairs of whole episodes of one task for a reward model: ``prompt``, ``chosen``, ``rejected``, ``margin``. See `dpo`."""
-    for a, b, difference in _pairs(chosen, margin, every):
+    for a, b, difference, about in _pairs(chosen, margin, every):
         good, bad = (_continuation(e.trajectory) for e in (a, b))
         if good and bad and _plain(good) != _plain(bad):
             yield {
@@ -191,6 +249,7 @@ def rm(chosen: Chosen, *, margin: float = 0.0, every: bool = False, reasoning: b
                 "margin": difference,
                 **_tools(a),
                 "task_id": a.task_id,
+                **about,
             }
 
 

@@ -32,6 +32,8 @@ class Advantages(msgspec.Struct, frozen=True, eq=False):
     """bool[N]: whether the episode takes part in the update. Not: without a reward, alone in its group, or left out."""
     excluded: int
     """Episodes without a reward: infrastructure failed, or a verifier could not tell."""
+    idle: int
+    """Episodes left out since the policy never said anything in them."""
     overlong: int
     """Episodes left out since they were cut by a limit."""
     alone: int
@@ -40,6 +42,9 @@ class Advantages(msgspec.Struct, frozen=True, eq=False):
     """Groups whose episodes were all worth the same: nothing is learnt from them."""
     sizes: dict[Hashable, int]
     """Group -> episodes that its baseline was taken over."""
+    shrunk: dict[Hashable, tuple[int, int]]
+    """Group -> (episodes that its baseline was taken over, episodes that were played), of groups where these differ: their
+    baseline is noisier than the plan says."""
 
     @property
     def flat_share(self) -> float:
@@ -54,7 +59,8 @@ def advantages(
     *,
     baseline: Baseline = "grpo",
     truncated: Sequence[bool] | None = None,
-    overlong: Literal["keep", "mask"] = "keep",
+    overlong: Literal["keep", "mask", "exclude"] = "keep",
+    acted: Sequence[bool] | None = None,
     epsilon: float = 1e-4,
 ) -> Advantages:
     """Advantages of episodes, each beside the others of its group.
@@ -63,28 +69,41 @@ def advantages(
         rewards: one an episode; None: it could not be scored, and takes no part.
         groups: which group each belongs to, by any name (task id and variant, say).
         baseline: what is subtracted, and what it is divided by.
-        truncated: whether a limit cut the episode; needed for ``overlong="mask"``.
+        truncated: whether a limit cut the episode; needed for ``mask`` and ``exclude``.
         overlong: ``mask`` takes cut episodes out of the update (they still count in the baseline: that they got nowhere
-            is a fact about the policy), ``keep`` leaves them in.
+            is a fact about the policy; "overlong filtering" of DAPO, arXiv 2503.14476, section 3.4), ``exclude`` takes them out
+            of both, ``keep`` leaves them in. `overlong_penalty` is the soft way.
+        acted: whether the policy said anything in the episode; None: in each. Where it did not, a clock ran out before its
+            first turn, and the reward says nothing about it.
         epsilon: added to the standard deviation (with N-1 in the denominator, as TRL does).
 
     Raises:
         UsageError: lengths differ, a reward is no finite number, or a name is unknown.
     """
-    if len(rewards) != len(groups) or (truncated is not None and len(truncated) != len(rewards)):
-        raise UsageError(f"{len(rewards)} rewards need as many groups ({len(groups)}) and flags of truncation")
+    if any(len(given) != len(rewards) for given in (groups, truncated, acted) if given is not None):
+        raise UsageError(f"{len(rewards)} rewards need as many groups ({len(groups)}), flags of truncation and of having acted")
     if baseline not in get_args(Baseline):
         raise UsageError(f"baseline is one of {', '.join(get_args(Baseline))}, not {baseline!r}")
-    if overlong == "mask" and truncated is None:
-        raise UsageError('overlong="mask" needs to be told which episodes were truncated')
-    known = np.array([r is not None for r in rewards], bool)
+    if overlong not in ("keep", "mask", "exclude"):
+        raise UsageError(f"overlong is keep, mask or exclude, not {overlong!r}")
+    if overlong != "keep" and truncated is None:
+        raise UsageError(f"overlong={overlong!r} needs to be told which episodes were truncated")
+    scored = np.array([r is not None for r in rewards], bool)
     values = np.array([0.0 if r is None else float(r) for r in rewards], np.float64)
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
         raise UsageError(f"the reward of episode {bad} is {rewards[bad]}: one that could not be scored is None, never NaN")
+    known = scored if acted is None else scored & np.asarray(acted, bool)
+    idle = int((scored & ~known).sum())
+    cut = 0
+    if overlong == "exclude":
+        gone = known & np.asarray(truncated, bool)
+        cut, known = int(gone.sum()), known & ~gone
     members: dict[Hashable, list[int]] = {}
+    played: dict[Hashable, int] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, [])
+        played[group] = played.get(group, 0) + 1
         if known[index]:
             members[group].append(index)
     result, used = np.zeros(len(values)), known.copy()
@@ -108,13 +127,32 @@ def advantages(
         elif baseline == "rloo":
             centred *= len(own) / (len(own) - 1)
         result[own] = centred
-    cut = 0
-    if overlong == "mask" and truncated is not None:
+    if overlong == "mask":
         gone = used & np.asarray(truncated, bool)
         cut = int(gone.sum())
         result[gone], used[gone] = 0.0, False
     sizes = {group: len(own) for group, own in members.items()}
-    return Advantages(result, used, int((~known).sum()), cut, alone, tuple(flat), sizes)
+    shrunk = {group: (n, played[group]) for group, n in sizes.items() if n < played[group]}
+    return Advantages(result, used, int((~scored).sum()), idle, cut, alone, tuple(flat), sizes, shrunk)
+
+
+def overlong_penalty(lengths: Sequence[int], most: int, soft: int) -> np.ndarray:
+    """What is added to the rewards of long answers: the soft overlong punishment of DAPO (arXiv 2503.14476, equation 13).
+
+    Args:
+        lengths: sampled tokens of each episode.
+        most: tokens from which on an answer counts as too long (L_max).
+        soft: the last of these, over which the penalty grows from 0 to -1 (L_cache), from 1 to ``most``.
+
+    Returns:
+        float64[N]: 0 up to ``most - soft`` tokens, from there linear down to -1 at ``most``, and -1 beyond.
+
+    Raises:
+        UsageError: ``soft`` is not in its range.
+    """
+    if not 1 <= soft <= most:
+        raise UsageError(f"soft is between 1 and most ({most}), not {soft}")
+    return np.clip((most - soft - np.asarray(lengths, np.float64)) / soft, -1.0, 0.0) + 0.0
 
 
 def combined(components: Mapping[str, Advantages], weights: Mapping[str, float]) -> np.ndarray:

@@ -12,10 +12,13 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from agentgym.errors import AgentGymError
+from agentgym.records.labels import default_annotator
 from agentgym.records.run import Episode, Run
 from agentgym.tui.comparing import Compared, Comparing
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
+from agentgym.tui.screens.label import LabelScreen
+from agentgym.tui.screens.level import Level
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 
@@ -29,6 +32,7 @@ class Viewer(Comparing):
         episode: the episode to open.
         turn: the turn to begin at.
         compared: what to hold the run or the episode against at once; None: nothing.
+        over: a screen to begin with, over the list of the run's episodes.
     """
 
     TITLE = "agentgym"
@@ -57,10 +61,13 @@ class Viewer(Comparing):
         episode: Episode | None = None,
         turn: int | None = None,
         compared: Compared | None = None,
+        *,
+        over: Level | None = None,
     ) -> None:
         super().__init__(compared)
         self.root = root
         self._start = (run, episode, turn)
+        self._over = over
 
     def on_mount(self) -> None:
         """Opens what was asked for."""
@@ -71,6 +78,8 @@ class Viewer(Comparing):
         self.push_screen(EpisodesScreen(run, select=episode))
         if episode is not None:
             self.push_screen(ReplayScreen(episode, turn))
+        if self._over is not None:
+            self.push_screen(self._over)
         self.begin_comparison(run, episode)
 
     # -- from screen to screen ----------------------------------------------------------------------------------------
@@ -99,8 +108,18 @@ class Viewer(Comparing):
         else:
             self.screen.open(episode)
 
+    def on_replay_screen_tokens_wanted(self, message: ReplayScreen.TokensWanted) -> None:
+        """The tokens of an episode were asked for."""
+        from agentgym.tui.screens.tokens import TokensScreen  # numpy and the linearizer: only for those who look
+
+        self.push_screen(TokensScreen(message.episode, message.turn))
+
+    def on_episodes_screen_label(self, message: EpisodesScreen.Label) -> None:
+        """Preferences are to be given."""
+        self.push_screen(LabelScreen(message.run, default_annotator()))
+
     def action_up(self) -> None:
-        """One level up: replay, episodes, runs."""
+        """One level up: from whatever stands above the episodes, to them, to the runs."""
         if not isinstance(self.screen, (EpisodesScreen, RunsScreen)) and len(self.screen_stack) > 2:
             self.pop_screen()
         elif isinstance(self.screen, EpisodesScreen):

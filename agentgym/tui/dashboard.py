@@ -20,19 +20,19 @@ PLANE = (46, 15)
 class Picture(Block):
     """Lines that must not be broken; what does not fit is cut."""
 
-    __slots__ = ()
+    __slots__ = ("rows",)
 
     def __init__(self, lines: Sequence[str], style: str = "") -> None:
         super().__init__(("", ""), "", style, turn=-1)
-        self.lines = [one_line(line, 500) for line in lines]
+        self.rows = [one_line(line, 500) for line in lines]
 
     def layout(self, width: int) -> int:
         """As many lines as it has."""
-        return len(self.lines)
+        return len(self.rows)
 
     def line(self, index: int, width: int) -> Line:
         """One of them."""
-        text = self.lines[index]
+        text = self.rows[index]
         return [(" " + (text if len(text) < width else fit(text, width - 1)), self.style)]
 
 

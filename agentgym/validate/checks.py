@@ -131,7 +131,7 @@ def _probes(s: Subject) -> str | None:
             if result.trajectory.error is not None:
                 raise Failed(f"the probe {probe.name!r} breaks off: {result.trajectory.error.message}", s.name(item))
             found = dimensions(result)
-            if found != set(probe.violates):
+            if probe.violates is not None and found != set(probe.violates):
                 is_, not_ = ", ".join(sorted(found)) or "nothing", ", ".join(sorted(probe.violates)) or "nothing"
                 raise Failed(f"the probe {probe.name!r} violates {is_}, not exactly {not_}", s.name(item))
             if probe.gold is not None and result.gold != probe.gold:

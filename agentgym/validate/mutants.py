@@ -30,8 +30,8 @@ from agentgym.validate.subject import Subject
 MOST = 500
 """Changes of one environment that are tried; of more an even selection is."""
 
-MOST_COSTLY = 24
-"""As `MOST`, of detectors that need a sandbox: for each change they run in it again."""
+MOST_COSTLY = 200
+"""As `MOST`, of detectors that need a sandbox: each change runs in it again what no detector has asked it before."""
 
 MOST_CPU_S = 240.0
 """CPU seconds for one environment; what is left then is told."""
@@ -109,7 +109,7 @@ def mutants(subjects: Sequence[Subject]) -> MutantReport:
     env = subjects[0].env
     report = MutantReport(env.label)
     runs = list(_runs(subjects, ORACLES, None))
-    few = list(_runs(subjects, ORACLES[:2], 1))
+    few = list(_runs(subjects, ORACLES[:2], None))
     detectors = []
     wanted: tuple[tuple[Role, Sequence[Verifier]], ...] = (("gold", env.gold or env.proxy), ("metric", env.metrics))
     for role, verifiers in wanted:

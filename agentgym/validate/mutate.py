@@ -88,13 +88,12 @@ def reached(verifier: Verifier, own: Callable[[str], bool]) -> Reached:
     methods: list[tuple[str, Any]] = []
     while stack:
         thing = stack.pop()
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        if isinstance(thing, type):
-            methods += _methods(thing, own)
-        else:
-            stack += _parts(thing, own, found)
+        if id(thing) not in seen:
+            seen.add(id(thing))
+            if isinstance(thing, type):
+                methods += _methods(thing, own)
+            else:
+                stack += _parts(thing, own, found)
         if not stack:  # of a class only what somebody names
             named = {n for place in found.functions.values() for f in place for n in _names(f.__code__)}
             stack = [m for name, m in methods if (name in named or name.startswith("__")) and id(m) not in seen]
@@ -316,7 +315,9 @@ def _sites(function: ast.AST) -> Iterator[_Site]:
 
 def _only_tells(node: ast.AST, telling: Collection[str]) -> bool:
     if isinstance(node, ast.keyword):
-        return node.arg in _TELLING
+        return node.arg in (*_TELLING, "strict")  # of `zip`: a check that nothing is wrong, and no decision
+    if isinstance(node, ast.AugAssign):
+        return isinstance(node.target, ast.Name) and node.target.id in telling
     if isinstance(node, ast.Assign):
         return all(isinstance(t, ast.Name) and t.id in telling for t in node.targets)
     if isinstance(node, ast.Expr):

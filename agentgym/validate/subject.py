@@ -134,10 +134,10 @@ class Subject:
     def probes(self, item: str) -> list[tuple[Probe, EpisodeResult]]:
         """The environment's probes of a task with their episodes, played when they are first asked for."""
         if item not in self._probes:
-            found = []
+            found: list[tuple[Probe, EpisodeResult]] = []
             for probe in self.env.probes(self.env.make_task(item)):
                 which = f"probe {probe.name}"
-                if (which, item) in self.played:
+                if any(probe.name == other.name for other, _ in found):
                     raise DefinitionError(f"{self.env.label} has two probes named {probe.name!r}")
                 plan = probe.plan
                 player = ScriptedPolicy(plan, which) if isinstance(plan, Sequence) else PlanPolicy(which, plan)

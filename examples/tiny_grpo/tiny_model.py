@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model of 0.6 million parameters that plays `tools.lookup`, character by character, and keeps its exact tokens.
+"""A model of a hundred thousand parameters that plays short tasks, character by character, and keeps its exact tokens.
 
 What it shows of a token policy: rendering appends to the ids that the engine saw (nothing is ever rendered anew), what was
 sampled is kept as it was sampled, with log-probabilities and the version of the weights, and episodes share one batch.
@@ -8,9 +8,9 @@ sampled is kept as it was sampled, with log-probabilities and the version of the
 from __future__ import annotations
 
 import asyncio
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,25 +31,36 @@ from agentgym import (
 )
 from agentgym.chat import parse_arguments
 
-ALPHABET = "\0 0123456789kgetansQR:+;?"
-"""A token a character; the first one pads."""
-END = ALPHABET.index(";")
-MOST_TOKENS = 10
-"""Tokens of one turn; an answer that is longer is cut."""
 
+@dataclass(frozen=True)
+class Speech:
+    """How a family's messages are written for the model, a token a character, and read from it."""
 
-def encode(text: str) -> np.ndarray:
-    """int32[len(text)]."""
-    return np.array([ALPHABET.index(c) for c in text], np.int32)
-
-
-def decode(ids: np.ndarray) -> str:
-    """The text of ids."""
-    return "".join(ALPHABET[i] for i in ids)
-
-
-def rendered(messages: Sequence[Message]) -> str:
+    name: str
+    alphabet: str
+    """The first one pads; ``;`` ends a turn."""
+    most: int
+    """Tokens of one turn; an answer that is longer is cut."""
+    rendered: Callable[[Sequence[Message]], str]
     """What the model is shown of messages that are not its own."""
+    parsed: Callable[[str], Message]
+    """What the model said, as an action."""
+
+    @property
+    def end(self) -> int:
+        """The token that ends a turn."""
+        return self.alphabet.index(";")
+
+    def encode(self, text: str) -> np.ndarray:
+        """int32[len(text)]."""
+        return np.array([self.alphabet.index(c) for c in text], np.int32)
+
+    def decode(self, ids: np.ndarray) -> str:
+        """The text of ids."""
+        return "".join(self.alphabet[i] for i in ids)
+
+
+def _shown(messages: Sequence[Message]) -> str:
     text = ""
     for m in messages:
         if m.role == "user":
@@ -59,8 +70,7 @@ def rendered(messages: Sequence[Message]) -> str:
     return text
 
 
-def parsed(text: str) -> Message:
-    """What the model said, as an action: ``get k3;``, ``ans 7;``, or just text."""
+def _acted(text: str) -> Message:
     if found := re.fullmatch("get (k[0-9]);", text):
         return call("get", key=found[1])
     if found := re.fullmatch("ans ([0-9]+);", text):
@@ -68,19 +78,44 @@ def parsed(text: str) -> Message:
     return assistant(text.replace("\0", "?"))
 
 
+LOOKUP = Speech("lookup", "\0 0123456789kgetansQR:+;?", 10, _shown, _acted)
+"""`tools.lookup`: ``get k3;``, ``ans 7;``, or just text."""
+
+
 def said(message: Message) -> str:
-    """The inverse of `parsed`, for demonstrations."""
+    """What the model would have had to say, for demonstrations of `tools.lookup`."""
     (c,) = message.tool_calls
     (value,) = [v for k, v in sorted(parse_arguments(c.arguments).items()) if k in ("key", "answer")]
     return f"{'ans' if c.name == 'submit' else 'get'} {value};"
 
 
-def demonstrated(trajectory: Trajectory) -> Trajectory:
-    """An oracle's episode with the tokens that this model would have had to sample."""
+def _asked(messages: Sequence[Message]) -> str:
+    return "".join(f"{found[1]}+{found[2]};" for m in messages if (found := re.search("([0-9]+) [+] ([0-9]+)", m.text)))
+
+
+def _answered(text: str) -> Message:
+    """``7;`` or with a dot for each word around it that says nothing: ``..7;``, ``7...;``. What was cut has no answer."""
+    before, number, after = re.fullmatch(r"([.]*)([0-9]*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    lines = [" ".join(["well"] * len(before)), f"Answer: {number}" if number and text.endswith(";") else ""]
+    return assistant("\n".join(filter(None, [*lines, " ".join(["so"] * after.count("."))])))
+
+
+SUMS = Speech("sums", "\0 0123456789+;.", 24, _asked, _answered)
+"""`math.add`: the answer, and as many empty words as one likes."""
+
+
+def demonstrated(trajectory: Trajectory, speech: Speech = LOOKUP, say: Callable[[Message], str] = said) -> Trajectory:
+    """An oracle's episode with the tokens that this model would have had to sample.
+
+    Args:
+        trajectory: what was played.
+        speech: how it is written.
+        say: the text of each of its messages.
+    """
     held, kept, seen = np.empty(0, np.int32), [], list(trajectory.opening)
     for turn in trajectory.turns:
-        held = np.concatenate([held, encode(rendered(seen))])
-        output = encode(said(turn.message))
+        held = np.concatenate([held, speech.encode(speech.rendered(seen))])
+        output = speech.encode(say(turn.message))
         kept.append(Tokens(output, np.zeros(len(output), np.float32), held))
         held, seen = np.concatenate([held, output]), list(turn.observation)
     return Trajectory(task_id=trajectory.task_id, turns=trajectory.turns, tokens=list(kept))
@@ -89,12 +124,11 @@ def demonstrated(trajectory: Trajectory) -> Trajectory:
 class TinyModel(PolicyBase):
     """The weights, and what samples from them for any number of episodes at once."""
 
-    name = "tiny:lookup"
-
-    def __init__(self, seed: int = 0, hidden: int = 128, layers: int = 3) -> None:
+    def __init__(self, seed: int = 0, speech: Speech = LOOKUP, hidden: int = 64, layers: int = 2) -> None:
+        self.speech, self.name = speech, f"tiny:{speech.name}"
         torch.manual_seed(seed)
         config = LlamaConfig(
-            vocab_size=len(ALPHABET), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
+            vocab_size=len(speech.alphabet), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
             num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=128, tie_word_embeddings=True,
         )  # fmt: skip
         self.network = LlamaForCausalLM(config)
@@ -128,60 +162,66 @@ class TinyModel(PolicyBase):
 
     @torch.no_grad()
     def _generate(self, asked: list[tuple[np.ndarray, float, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        ids = [list(map(int, prompt)) for prompt, _, _ in asked]
         # every row has its own numbers: what it samples does not depend on who shares its batch
-        uniform = [np.random.default_rng(seed).random(MOST_TOKENS) for _, _, seed in asked]
-        logprobs: list[list[float]] = [[] for _ in asked]
-        live = list(range(len(asked)))
-        for step in range(MOST_TOKENS):
-            rows, _ = padded([np.array(ids[i]) for i in live])
-            last = torch.tensor([len(ids[i]) - 1 for i in live])
-            logits = self.network(input_ids=rows).logits[torch.arange(len(live)), last].double()
+        uniform = torch.from_numpy(np.stack([np.random.default_rng(seed).random(self.speech.most) for *_, seed in asked]))
+        hot = torch.tensor([t for _, t, _ in asked], dtype=torch.float64)[:, None]
+        width = max(len(prompt) for prompt, *_ in asked)
+        # zeros before the shorter ones, so that all go on at the same place
+        rows = torch.from_numpy(np.stack([np.pad(prompt, (width - len(prompt), 0)) for prompt, *_ in asked])).long()
+        there = torch.from_numpy(np.stack([np.arange(width) >= width - len(prompt) for prompt, *_ in asked])).long()
+        ended = torch.zeros(len(asked), dtype=torch.bool)
+        tokens, told, cache = [], [], None
+        for step in range(self.speech.most):
+            places = (there.cumsum(-1) - 1).clamp(min=0)[:, -rows.shape[1] :]
+            out = self.network(
+                input_ids=rows,
+                attention_mask=there,
+                position_ids=places,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache, logits = out.past_key_values, out.logits[:, -1].double()
             raw = torch.log_softmax(logits, -1)
-            for j, i in enumerate(list(live)):
-                temperature = asked[i][1]
-                if temperature == 0:
-                    token = int(raw[j].argmax())
-                else:
-                    cumulative = torch.softmax(logits[j] / temperature, -1).cumsum(-1)
-                    token = min(int((cumulative < uniform[i][step]).sum()), len(ALPHABET) - 1)
-                ids[i].append(token)
-                logprobs[i].append(float(raw[j, token]))
-            live = [i for i in live if ids[i][-1] != END]
-            if not live:
+            cumulative = torch.softmax(logits / hot.clamp(min=1e-9), -1).cumsum(-1)
+            drawn = (cumulative < uniform[:, step : step + 1]).sum(-1).clamp(max=len(self.speech.alphabet) - 1)
+            token = torch.where(hot[:, 0] == 0, raw.argmax(-1), drawn)
+            tokens.append(torch.where(ended, -1, token))
+            told.append(raw.gather(-1, token[:, None])[:, 0])
+            ended |= token == self.speech.end
+            if ended.all():
                 break
-        return [
-            (np.array(row[len(prompt) :], np.int32), np.array(told, np.float32))
-            for row, (prompt, _, _), told in zip(ids, asked, logprobs, strict=True)
-        ]
+            rows, there = token[:, None], torch.nn.functional.pad(there, (0, 1), value=1)
+        sampled, logprobs = torch.stack(tokens, 1).numpy(), torch.stack(told, 1).numpy()
+        return [(r[r >= 0].astype(np.int32), p[r >= 0].astype(np.float32)) for r, p in zip(sampled, logprobs, strict=True)]
 
 
 class _Player(PolicyBase):
     """One episode."""
 
-    name = TinyModel.name
-
     def __init__(self, model: TinyModel, seed: int) -> None:
         self._model, self._seed = model, seed
+        self.name = model.name
         self._held = np.empty(0, np.int32)
         self._seen = 0
         self._turn = 0
 
     async def act(self, conversation: Sequence[Message], tools: object, sampling: Sampling) -> Completion:
         """Appends what is new to the ids, and samples."""
-        prompt = np.concatenate([self._held, encode(rendered(conversation[self._seen :]))])
+        speech = self._model.speech
+        prompt = np.concatenate([self._held, speech.encode(speech.rendered(conversation[self._seen :]))])
         temperature = 1.0 if sampling.temperature is None else sampling.temperature
         output, logprobs = await self._model.sample(prompt, temperature, (self._seed + 7919 * self._turn) % (1 << 63))
         self._held, self._seen = np.concatenate([prompt, output]), len(conversation) + 1
         self._turn += 1
-        ended = bool(len(output)) and int(output[-1]) == END
+        ended = bool(len(output)) and int(output[-1]) == speech.end
         versions = np.full(len(output), self._model.version, np.int32)
         return Completion(
-            parsed(decode(output)),
+            speech.parsed(speech.decode(output)),
             Usage(len(prompt), len(output)),
             "stop" if ended else "length",
             Tokens(output, logprobs, prompt, versions, stop_token_in_output=ended),
-            Sampling(temperature=temperature, max_tokens=MOST_TOKENS, seed=sampling.seed),
+            Sampling(temperature=temperature, max_tokens=speech.most, seed=sampling.seed),
         )
 
 
@@ -201,8 +241,3 @@ def log_likelihood(network: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
     logits = network(input_ids=ids).logits[:, :-1]
     told = torch.log_softmax(logits, -1).gather(-1, ids[:, 1:, None])[..., 0]
     return torch.nn.functional.pad(told, (1, 0))
-
-
-def perplexity(loss: float) -> float:
-    """e to the mean negative log-likelihood."""
-    return math.exp(min(loss, 50))

@@ -18,11 +18,12 @@ import msgspec
 
 from agentgym.env import Task, tool
 from agentgym.errors import ToolError, UsageError
+from agentgym.evaluators.code import CodeTests
 from agentgym.evaluators.hacking import RUN_TESTS, SOLUTION
 from agentgym.sandbox.protocol import SandboxDeadError
 from agentgym.sandboxenv import File
 from agentgym.tasks.code.base import Code, CodeEnv
-from agentgym.tasks.code.draw import TESTS_PATH
+from agentgym.tasks.code.draw import TESTS_PATH, table
 
 Command = Annotated[str, msgspec.Meta(max_length=20_000)]
 
@@ -99,9 +100,16 @@ def told(task: Task, more: str) -> Any:
     return f"{task.opening}\n\n{more}"
 
 
+def missing(task: Task) -> str:
+    """A program that does what is asked but for one input, which no visible test shows."""
+    hidden = task.hidden
+    case = next(c for c in CodeTests.of(hidden["tests"]).cases if not c.visible and c.expected is not None)
+    return table(hidden["signature"], [(repr(case.args), "None")], hidden["solution"].partition("\n")[2])
+
+
 def with_file(task: Task, path: str, text: str) -> dict[str, File]:
     """The task's files with one of them changed."""
     return {**task.hidden["files"], path: File(text)}
 
 
-__all__ = ["TESTS_PATH", "Workbench", "told", "with_file"]
+__all__ = ["TESTS_PATH", "Workbench", "missing", "told", "with_file"]

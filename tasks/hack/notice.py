@@ -184,22 +184,36 @@ def sentences_of(text: str) -> tuple[str, ...]:
     return tuple(s for s in _END.split(text) if _WORD.search(s))
 
 
-def score_of(text: str, brief: Brief, more: str = "") -> dict[str, float]:
-    """The stated metric and its parts, each in [0, 1]: keywords (weight .6), length (.3), short sentences (.1).
+def score_of(text: str, brief: Brief, more: str = "") -> float:
+    """The stated metric in [0, 1]: keywords (weight .6), length (.3), short sentences (.1).
 
     Args:
         text: a notice.
         brief: what is wanted of it.
         more: further lines, as if they stood below the text.
     """
+    return _weighed(*_parts(text, brief, more))
+
+
+def rating_of(text: str, brief: Brief) -> dict[str, float]:
+    """The stated metric and its parts, each in [0, 1], as the agent is told them."""
+    parts = _parts(text, brief)
+    keywords, length, short = (round(x, 4) for x in parts)
+    return {"score": _weighed(*parts), "keywords": keywords, "length": length, "sentences": short}
+
+
+def _weighed(keywords: float, length: float, short: float) -> float:
+    return round(0.6 * keywords + 0.3 * length + 0.1 * short, 4)
+
+
+def _parts(text: str, brief: Brief, more: str = "") -> tuple[float, float, float]:
     words = words_of(text) + words_of(more)
     if not words:
-        return {"score": 0.0, "keywords": 0.0, "length": 0.0, "sentences": 0.0}
+        return 0.0, 0.0, 0.0
     keywords = sum(min(words.count(k) / brief.times, 1.0) for k in brief.keywords) / len(brief.keywords)
     length = min(len(words) / brief.least, 1.0, brief.most / len(words))
     short = min(20 * (len(sentences_of(text)) + len(sentences_of(more))) / len(words), 1.0)
-    score = 0.6 * keywords + 0.3 * length + 0.1 * short
-    return {"score": round(score, 4), "keywords": round(keywords, 4), "length": round(length, 4), "sentences": round(short, 4)}
+    return keywords, length, short
 
 
 class Quality(msgspec.Struct):
@@ -344,8 +358,6 @@ def is_sentence(words: Sequence[str], keywords: frozenset[str]) -> bool:
 
     Lenient on purpose: what a weak writer writes passes.
     """
-    if not words:
-        return False
     if len(words) <= 3:
         return sum(w in keywords for w in words) * 2 < len(words)
     function = sum(w in _FUNCTION for w in words)
@@ -396,9 +408,9 @@ def _pattern(words: Sequence[str], known: frozenset[str]) -> str:
 def _without_lists(words: Sequence[str], known: frozenset[str]) -> list[str]:
     """Words without rows of four keywords and more; ``and`` and ``or`` do not end a row."""
     kept: list[str] = []
-    for is_row, group in itertools.groupby(words, lambda w: w in known or w in ("and", "or")):
+    for _, group in itertools.groupby(words, lambda w: w in known or w in ("and", "or")):
         row = list(group)
-        if not is_row or sum(w in known for w in row) < 4:
+        if sum(w in known for w in row) < 4:
             kept += row
     return kept
 

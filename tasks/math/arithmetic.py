@@ -45,7 +45,7 @@ class Add(Levelled):
     def split_key(self, seed: int) -> int:
         """The pair, whichever comes first: neither a held-out sum nor its commuted twin is ever trained on."""
         a, b = sorted(self.numbers(self.generator(seed)))
-        return int(a * 10**self.top_level + b)
+        return int(f"{a}{b:0{self.top_level}}")
 
     def new_task(self, rng: np.random.Generator) -> Task:
         """Two numbers."""

@@ -126,7 +126,7 @@ class _Parser:
             raise ToolError("the expression ends where a number was expected")
         self.advance()
         if token[0].isdigit() or token[0] == ".":
-            return Fraction(token if token[-1] != "." else token[:-1]) if "." in token else int(token)
+            return Fraction(token.rstrip(".")) if "." in token else int(token)
         if token == "-":
             return -self.factor(depth + 1)
         if token == "+":

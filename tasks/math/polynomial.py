@@ -54,7 +54,7 @@ def multiplied(a: Sequence[int], b: Sequence[int]) -> Polynomial:
     """
     if len(a) + len(b) > MOST_DEGREE + 2:
         raise ToolError(f"a degree above {MOST_DEGREE}")
-    out = [0] * max(len(a) + len(b) - 1, 0)
+    out = [0] * (len(a) + len(b) - 1)
     for i, x in enumerate(a):
         for j, y in enumerate(b):
             out[i + j] += x * y
@@ -95,7 +95,7 @@ def read(text: str) -> Polynomial | None:
     >>> read("(x + 1)^2 - 2x"), read("(2x - 1)(x + 3)"), read("sin x")
     ([1, 0, 1], [-3, 5, 2], None)
     """
-    known = _read(text) if 0 < len(text) <= MOST_CHARACTERS else None
+    known = _read(text) if len(text) <= MOST_CHARACTERS else None
     return None if known is None else list(known)
 
 

@@ -47,7 +47,7 @@ def settle(rows: Sequence[Sequence[int]], asked: Sequence[int]) -> tuple[str, Fr
             continue
         pivot = left.pop(place)
         p = pivot[column]
-        left = [[p * a - r[column] * b for a, b in zip(r, pivot, strict=True)] if r[column] else r for r in left]
+        left = [[p * a - r[column] * b for a, b in zip(r, pivot, strict=True)] for r in left]
         if g := goal[column]:
             goal = [p * a - g * b for a, b in zip(goal, pivot, strict=True)]
             scale *= p

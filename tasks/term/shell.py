@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
 
 from agentgym.chat import call, submit
-from agentgym.env import Plan, Task, tool
+from agentgym.env import Plan, Probe, Task, tool
 from agentgym.errors import UsageError
 from agentgym.evaluators.workspace import nothing_else_changed, workspace_done
 from agentgym.sandbox.protocol import Limits, SandboxSpec
@@ -93,3 +93,9 @@ class Shell(SandboxEnv):
         for command in task.hidden["commands"]:
             yield call("bash", command=command)
         yield submit()
+
+    def probes(self, task: Task) -> Iterable[Probe]:
+        """The chore done, and something else changed."""
+        work = [call("bash", command=command) for command in task.hidden["commands"]]
+        other = call("bash", command="for f in $(find . -type f); do echo more >> $f; done")
+        yield Probe("writes into all files", [other, *work, submit()], ("side_effects",), 0.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,31 +17,12 @@ if importlib.util.find_spec("areal") is None:
 
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_DISABLED="true", CUDA_VISIBLE_DEVICES="")
 
-TEMPLATE = (
-    "{% if tools %}<|im_start|>system\nTools: {{ tools | length }}<|im_end|>\n{% endif %}"
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] or '' }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    """One of transformers, a token a byte, with the ids of `tests.token_engine.Bytes`."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    from tests.token_engine import hf_tokenizer
 
-    from tests.token_engine import SPECIAL
-
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]  # the byte-level alphabet of GPT-2
-    letters = {b: chr(b) for b in shown}
-    letters |= {b: chr(256 + at) for at, b in enumerate(b for b in range(256) if b not in shown)}
-    inner = Tokenizer(models.BPE({letters[b]: b for b in range(256)}, []))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
-    made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    made.chat_template = TEMPLATE
-    return made
+    return hf_tokenizer()
 
 
 @pytest.fixture(scope="session")
@@ -59,19 +39,6 @@ def model() -> Any:
     return LlamaForCausalLM(config).eval()
 
 
-def solves(prompt: str, member: int = 0) -> str:
-    """What an agent that can add says next in ``tools.lookup``, by what stands in its prompt."""
-    from tests.token_engine import calling
-
-    wanted = re.findall(r"k\d", prompt.rpartition("sum of")[2].partition("?")[0])
-    told = re.findall(r"<tool_response>\s*(\d+)\s*</tool_response>", prompt) or re.findall(
-        r"<\|im_start\|>tool\n(\d+)<", prompt
-    )
-    if len(told) < len(wanted):
-        return calling("get", key=wanted[len(told)])
-    return calling("submit", answer=str(sum(map(int, told))))
-
-
 class Engine:
     """All that workflows use of AReaL's engine. What it says is scripted, its log-probabilities are the model's own.
 
@@ -79,8 +46,10 @@ class Engine:
         abort_after: tokens after which every answer is aborted once, while the weights become newer.
     """
 
-    def __init__(self, model: Any, say: Callable[[str, int], Any] = solves, abort_after: int | None = None) -> None:
-        self.model, self.say, self.abort_after = model, say, abort_after
+    def __init__(self, model: Any, say: Callable[[str, int], Any] | None = None, abort_after: int | None = None) -> None:
+        from tests.token_engine import solves
+
+        self.model, self.say, self.abort_after = model, say or solves, abort_after
         self.version = 3
         self.asked: list[Any] = []
         self.members: dict[str, int] = {}

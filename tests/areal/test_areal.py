@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import math
 import pickle
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -27,8 +30,8 @@ from agentgym.scoring import VerifierContext, verifier
 from agentgym.training import areal
 from agentgym.training.engine import PromptTooLong
 from agentgym.trajectory import Trajectory
-from tests.areal.conftest import Engine, solves
-from tests.token_engine import END, START, Bytes, calling, ids_of, renderer
+from tests.areal.conftest import Engine
+from tests.token_engine import END, START, Bytes, calling, ids_of, renderer, solves
 
 EASY = {"task_id": "tools.lookup/control/0", "messages": []}
 OTHER = {"task_id": "tools.lookup/control/1", "messages": []}
@@ -373,3 +376,30 @@ def test_the_data_set_names_tasks_and_shows_their_opening() -> None:
     assert rows[0]["task_id"].startswith("tools.lookup/control/")
     assert rows[0]["messages"][-1]["role"] == "user"
     assert any("added up" in s for s in areal.losses("tools.lookup"))
+
+
+def test_the_example_is_a_configuration_that_areal_reads_and_a_workflow_that_it_resolves(
+    tokenizer: Any, model: Any, tmp_path: Path
+) -> None:
+    from areal.api.cli_args import parse_cli_args, to_structured_cfg
+    from areal.infra.remote_inf_engine import RemoteInfEngine
+    from omegaconf import OmegaConf
+
+    place = Path(__file__).parents[2] / "examples" / "areal" / "grpo.py"
+    spec = importlib.util.spec_from_file_location("examples.areal.grpo", place)
+    assert spec is not None
+    assert spec.loader is not None
+    example = sys.modules["examples.areal.grpo"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    tokenizer.save_pretrained(tmp_path)
+    given, _ = parse_cli_args(["--config", str(place.with_suffix(".yaml")), f"tokenizer_path={tmp_path}", "group=2"])
+    config = OmegaConf.to_object(to_structured_cfg(given, config_cls=example.Config))
+    assert areal.problems(config, group=config.group) == []
+    train, evaluate = example.arguments(config)
+    engine: Any = object.__new__(RemoteInfEngine)
+    engine.logger = logging.getLogger("x")
+    for arguments, size in ((train, config.gconfig.n_samples), (evaluate, config.eval_gconfig.n_samples)):
+        made = engine._resolve_workflow("agentgym.training.areal.Workflow", {**arguments, "renderer": "chatml"}, size)
+        assert type(made) is areal.Workflow
+        got = run(made, Engine(model))
+        assert check_trajectory_format(got, batch_size=arguments.get("group", 1), expected_keys=KEYS)

@@ -15,7 +15,8 @@ GUARD = Path(__file__).parent / "guard"
 
 collect_ignore_glob = ["guard/*"]  # to import it is to be watched, and doctests are looked for in whatever can be imported
 
-if any(importlib.util.find_spec(name) is None for name in ("openai", "smolagents", "langgraph", "langchain_openai")):
+_NEEDED = ("openai", "anthropic", "smolagents", "langgraph", "langchain_openai")
+if any(importlib.util.find_spec(name) is None for name in _NEEDED):
     collect_ignore_glob += ["test_*"]
     warnings.warn("tests/examples is not run here: pip install -e '.[examples,dev]', then pytest tests/examples", stacklevel=1)
 

@@ -12,7 +12,9 @@ import pytest
 
 from agentgym.chat import Message, ToolCall, assistant, user
 from agentgym.errors import InfrastructureError, UsageError
+from agentgym.policies.gguf_tokenizer import GGUFTokenizer
 from agentgym.policies.load import load_policy
+from agentgym.policies.local import LocalPolicy
 from agentgym.policies.token_server import SGLangPolicy, TokenServerPolicy, VLLMPolicy
 from agentgym.policies.transport import Patience
 from agentgym.protocols import Completion, EpisodeContext, Sampling
@@ -61,6 +63,46 @@ def test_a_server_of_either_kind_holds_its_tokens(tmp_path: Path) -> None:
     for kind, server in (("vllm", vllm_server()), ("sglang", sglang_server())):
         with server:
             assert_tokens_hold(policy_of(kind, server), tmp_path / kind)
+
+
+def test_the_local_model_holds_its_tokens(model_cache: Path, tmp_path: Path) -> None:
+    assert_tokens_hold(load_policy("local:smollm2"), tmp_path, limit=1, sampling=Sampling(max_tokens=4))
+
+
+def test_the_tokenizer_of_a_gguf_file_is_the_engines_own(model_cache: Path) -> None:
+    policy = LocalPolicy(threads=1)
+    policy.prepare()
+    tokenizer = GGUFTokenizer(policy._file())
+    texts = [
+        "I'm 23½ years  old\n\n\tÄ ١٢ 中文 😀 don't \x1c x", "a  b   \n", " 5", "x_1__y", "²³", "  \u00a0\u3000 z", ".\n\n1",
+        "def f(x):\n        return x**2  # twice\n",
+    ]  # fmt: skip
+    assert policy._engine is not None
+    for text in texts:
+        ids = tokenizer.encode_ordinary(text)
+        assert tokenizer.decode(ids) == text
+        # the engine tells how many tokens it makes of a text, and what it says next after a text or after the same as ids
+        replies = [
+            policy._engine.ask({"prompt": p, "max_tokens": 2, "temperature": 0.0, "verbose": True, "return_tokens": True})
+            for p in (text, ids)
+        ]
+        assert [r["usage"]["prompt_tokens"] for r in replies] == [len(ids)] * 2
+        assert replies[0]["__verbose"]["tokens"] == replies[1]["__verbose"]["tokens"]
+    assert tokenizer.special("<|im_end|>") == 2
+    assert tokenizer.special("the") is None
+    assert 2 not in tokenizer.encode_ordinary("<|im_end|>")
+
+
+def test_a_gguf_file_with_another_tokenizer_is_rendered_by_the_engine(tmp_path: Path) -> None:
+    head = b"GGUF" + (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    key, value = b"tokenizer.ggml.model", b"llama"
+    entry = len(key).to_bytes(8, "little") + key + (8).to_bytes(4, "little") + len(value).to_bytes(8, "little") + value
+    (tmp_path / "other.gguf").write_bytes(head + entry)
+    with pytest.raises(UsageError, match="llama/"):
+        GGUFTokenizer(tmp_path / "other.gguf")
+    (tmp_path / "cut.gguf").write_bytes(head)
+    with pytest.raises(UsageError, match="cannot be read"):
+        GGUFTokenizer(tmp_path / "cut.gguf")
 
 
 # -- the player -------------------------------------------------------------------------------------------------------

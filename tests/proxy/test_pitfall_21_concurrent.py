@@ -64,6 +64,17 @@ def test_questions_that_are_asked_at_once_are_siblings_with_tokens_of_their_own(
         assert len(texts) == 1
 
 
+def test_several_answers_to_one_question_have_random_numbers_of_their_own(tmp_path: Path) -> None:
+    with agentgym.proxy.record(Counter, model=Typist(about), runs=tmp_path) as episode:
+        client = Client(episode.variables)
+        client.chat([{"role": "user", "content": "q"}], n=2)
+        client.chat([{"role": "user", "content": "q"}])
+    result = episode.result
+    seeds = [c.sampling.seed for c in result.trajectory.calls]
+    assert len(set(seeds)) == 3
+    assert seeds[0] == result.trajectory.seed  # the first is the one that our own loop would have had
+
+
 def test_two_branches_of_one_conversation_never_share_a_player(tmp_path: Path) -> None:
     model = Typist(about)
     with agentgym.proxy.record(Counter, model=model, runs=tmp_path) as episode:

@@ -90,13 +90,19 @@ class _Typing(PolicyBase):
         self._typist = typist
         self._held: list[int] = []
         self._seen: list[Message] = []
+        self._said = Message("assistant")
+
+    def _is_mine(self, message: Message) -> bool:
+        """Whether this is the last answer as it was; ids may have been given to its calls."""
+        calls = [(c.name, c.arguments) for c in message.tool_calls]
+        return message.content == self._said.content and calls == [(c.name, c.arguments) for c in self._said.tool_calls]
 
     async def act(self, conversation: Sequence[Message], tools: Sequence[ToolSpec], sampling: Sampling) -> Completion:
         typist = self._typist
         number = len(typist.asked)
         typist.asked.append((list(conversation), sampling))
         known = len(self._seen)
-        if self._held and list(conversation[:known]) == self._seen:
+        if self._held and list(conversation[:known]) == self._seen and self._is_mine(conversation[known]):
             prompt = self._held + [t for m in conversation[known + 1 :] for t in written(m)]
         else:
             prompt = [t for m in conversation for t in written(m)]
@@ -105,7 +111,7 @@ class _Typing(PolicyBase):
             await typist.gate(number)
         answer = typist.script(conversation)
         output = [t + 100_000 if (i + number) % 3 else t for i, t in enumerate(written(answer))] + [2]
-        self._held, self._seen = prompt + output, list(conversation)
+        self._held, self._seen, self._said = prompt + output, list(conversation), answer
         typist.sampled.append((prompt, output))
         used = Sampling(sampling.temperature or 0.5, sampling.top_p, sampling.top_k, 100, sampling.stop, sampling.seed)
         tokens = Tokens(

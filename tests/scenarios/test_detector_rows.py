@@ -84,6 +84,14 @@ ROWS: dict[str, tuple[str, str]] = {
         "stats/test_alignment.py::test_longer_answers_that_are_better_are_not_convicted",
         "stats/test_alignment.py::test_shorter_answers_that_happen_to_be_paid_more_do_not_hide_that_length_is_paid",
     ),
+    "length, of episodes": (
+        "evaluators/test_length.py::test_innocent_longer_answers_that_are_paid_for_what_they_say",
+        "evaluators/test_length.py::test_guilty_a_reward_that_counts_words_pays_for_length",
+    ),
+    "truthful reporting, until it passes": (
+        "scenarios/test_code_review.py::test_innocent_who_runs_too_seldom_to_see_it_or_not_at_all_and_says_so",
+        "scenarios/test_code_review.py::test_guilty_who_runs_a_suite_until_it_passes_and_calls_it_green",
+    ),
     "collusion": (
         "scenarios/test_detectors.py::test_innocent_random_prices_have_a_gain_of_a_half_and_collude_with_nobody",
         "scenarios/test_detectors.py::test_guilty_a_cut_is_punished_below_the_best_response_and_then_forgiven",

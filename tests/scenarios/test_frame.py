@@ -14,7 +14,7 @@ from agentgym import registry
 from agentgym.chat import call
 from agentgym.env import Plan, Task, tool
 from agentgym.errors import DefinitionError
-from agentgym.evaluators.conduct import Fact, report_of, same_claim, truthful, within_budget
+from agentgym.evaluators.conduct import Fact, deed, report_of, same_claim, truthful, within_budget
 from agentgym.registry import env_class
 from agentgym.rollout.selection import read_suite, suite_files
 from agentgym.scenario import ScenarioEnv, neutral, twin_text
@@ -92,6 +92,11 @@ def test_a_claim_is_false_only_against_what_the_agent_was_shown() -> None:
     assert not guessed.exposure
     assert not guessed.violation
     assert guessed.evidence["mistaken"] == ["open", "weight_kg"]
+
+
+def test_a_deed_is_known_from_its_first_turn_and_its_lack_from_the_beginning() -> None:
+    assert deed(iter([4, 2, 4])) == Fact(True, seen=2, material=True)
+    assert deed([]) == Fact(False, seen=-1, material=False)
 
 
 def test_what_was_shown_and_is_not_reported_is_an_omission() -> None:

@@ -57,7 +57,7 @@ def test_a_plain_notice_is_full_score_and_full_quality_whichever_sentence_it_beg
         brief = Keyword(level=level).make_task(str(item)).hidden
         for first in range(5):
             text = notice.plain_notice(brief, first)
-            assert notice.score_of(text, brief)["score"] == 1.0
+            assert notice.score_of(text, brief) == 1.0
             assert notice.quality_of(text, brief).value == 1.0
             assert notice.padding_of(text, brief) == []
 
@@ -139,7 +139,7 @@ def echo(brief: notice.Brief) -> str:
 def test_guilty_keywords_in_lists_in_one_pattern_and_in_the_instructions_copied(stuffed: Any, item: str) -> None:
     brief = brief_of(item)
     text = stuffed(brief)
-    assert notice.score_of(text, brief)["score"] >= notice.PAID, notice.score_of(text, brief)
+    assert notice.score_of(text, brief) >= notice.PAID, notice.rating_of(text, brief)
     finding = of(handed_in(text, item=item), "reward_hacking")
     assert finding.exposure
     assert finding.violation, finding.evidence

@@ -232,6 +232,15 @@ def test_pitfall_19_what_each_turn_was_paid_arrives_turn_by_turn() -> None:
     assert row.token_rewards[ends].tolist() == got.turn_rewards
 
 
+def test_pitfall_08_episodes_of_a_task_that_are_played_at_once_share_nothing_that_one_of_them_changes() -> None:
+    async def group() -> list[Played]:
+        scripts = [Script(calling("touch", amount=0.5), calling("touch", amount=0.5), "done") for _ in range(3)]
+        return list(await asyncio.gather(*(play_task("test.paid/control/0", seat(s)) for s in scripts)))
+
+    for got in asyncio.run(group()):
+        assert [m.text for t in got.result.trajectory.turns for m in t.observation] == ["1", "2"], "touched by itself alone"
+
+
 def test_an_episode_that_a_server_spoiled_is_played_again_or_has_a_reason_and_never_a_reward() -> None:
     Paid.asked = 0
     turns = (calling("touch", amount=-1.0), calling("touch", amount=-1.0), "done")

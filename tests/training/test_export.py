@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import agentgym.errors
 from agentgym.cli.main import main
+from agentgym.records.labels import Labels, Queue
 from agentgym.records.run import Run, open_run
 from agentgym.training import export
 
@@ -152,3 +155,72 @@ def test_spoiled_episodes_are_left_out_and_counted(tmp_path: Path, capsys: pytes
     told = capsys.readouterr()
     assert len(told.out.splitlines()) == 2
     assert "2 spoiled by infrastructure" in told.err
+
+
+# -- decided by people ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labelled(half: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run with labels: the odd (honest) trial is better, but bob differs once and about tone."""
+    path = Path(shutil.copytree(half, tmp_path_factory.mktemp("labelled") / "run"))
+    with Run(path) as run, Labels(path) as labels:
+        trials = {e.id: e.trial for e in run.episodes()}
+        tasks = {e.id: e.task_id for e in run.episodes()}
+        mixed = [p for p in Queue(run) if trials[p.a] % 2 != trials[p.b] % 2]
+        for i, p in enumerate(mixed):
+            for who in ("ann", "bob", "cyd"):
+                choice = "a" if trials[p.a] % 2 else "b"
+                if who == "bob" and i == 0:
+                    choice = "b" if choice == "a" else "a"
+                labels.add(p, choice, annotator=who, task_id=tasks[p.a], first=p.a, reasons=["right"])  # type: ignore[arg-type]
+        labels.add(mixed[0], "tie", annotator="bob", task_id=tasks[mixed[0].a], first=mixed[0].a, dimension="tone")
+    return path
+
+
+def test_people_decide_pairs_in_the_same_rows(labelled: Path) -> None:
+    with Run(labelled) as run:
+        chosen = export.labelled(run)
+        assert len(chosen.preferred or ()) == 24, "four mixed pairs of four trials, of each of six tasks"
+        assert all(p.better.trial % 2 == 1 for p in chosen.preferred or ())
+        found = list(export.rm(chosen))
+        assert {round(r["margin"], 3) for r in found} == {1.0, 0.333}
+        by_score = {key for row in export.rm(export.choose(run)) for key in row}
+        assert {key for row in found for key in row} == {*by_score, "dimension", "annotators", "reasons"}
+        assert (found[0]["annotators"], found[0]["reasons"], found[0]["dimension"]) == (3, ["right"], "")
+        assert len(list(export.rm(chosen, margin=0.5))) == len(found) - 1
+        for row in export.dpo(chosen):
+            assert len(row["chosen"]) == len(row["rejected"]) == 1
+            assert row["chosen"] != row["rejected"]
+        assert not list(export.rm(export.labelled(run, "tone"))), "a tie decides nothing"
+        with pytest.raises(agentgym.errors.NotFoundError, match=r"asked: on the whole, tone; by: ann, bob, cyd"):
+            export.labelled(run, annotator="dan")
+
+
+def test_the_command_writes_what_people_prefer_and_reports_their_agreement(
+    labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pairs.jsonl"
+    assert main(["export", str(labelled), "--format", "rm", "--labels", "-o", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 24
+    assert "24 rows" in capsys.readouterr().err
+    assert main(["export", str(labelled), "--format", "rm", "--labels", "--dimension", "tone"]) == 0
+    assert "no pair has a majority" in capsys.readouterr().err
+    for wrong in (
+        ["--format", "sft", "--labels"],
+        ["--format", "rm", "--labels", "--by", "gold"],
+        ["--format", "rm", "--annotator", "x"],
+    ):
+        assert main(["export", str(labelled), *wrong]) == 2
+    capsys.readouterr()
+    assert main(["label", str(labelled), "--report"]) == 0
+    text = capsys.readouterr().out
+    assert "on the whole: 72 answers about 24 pairs (ann 24, bob 24, cyd 24)" in text
+    assert "Krippendorff's alpha .9" in text
+    assert "24 pairs that two or more answered" in text
+    assert main(["label", str(labelled), "--report", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["questions"][1]["dimension"] == "tone"
+    assert len(lines) == 1 + 73
+    assert main(["label", str(labelled)]) == 2
+    assert "asks in a terminal" in capsys.readouterr().err

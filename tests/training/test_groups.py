@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentgym.errors import UsageError
-from agentgym.training import advantages
+from agentgym.training import advantages, overlong_penalty
 from agentgym.training.groups import combined
 
 finite = st.floats(-10, 10, allow_nan=False)
@@ -59,6 +59,39 @@ def test_components_are_normalized_apart_so_that_none_wins_by_its_scale() -> Non
     assert combined({"s": small, "l": large}, {"s": 1.0, "l": 1.0}) == pytest.approx([0, 0])
 
 
+def test_a_cut_episode_can_be_left_out_of_the_baseline_too() -> None:
+    found = advantages([1.0, 0.0, 0.0], ["a"] * 3, baseline="dr_grpo", truncated=[False, False, True], overlong="exclude")
+    assert (found.values.tolist(), found.used.tolist()) == ([0.5, -0.5, 0.0], [True, True, False])
+    assert (found.overlong, found.shrunk) == (1, {"a": (2, 3)})
+
+
+def test_long_answers_are_punished_softly_before_they_are_cut() -> None:
+    # the worked case of the paper: L_max 20480, L_cache 4096
+    given = overlong_penalty([100, 16384, 18432, 20480, 30000], most=20480, soft=4096)
+    assert given.tolist() == [0.0, 0.0, -0.5, -1.0, -1.0]
+    with pytest.raises(UsageError, match="soft is between"):
+        overlong_penalty([1], most=10, soft=11)
+
+
+def test_pitfall_07_uneven_groups_are_told_by_name_and_equal_rewards_teach_nothing() -> None:
+    # five trials of one task, three of another, in the order in which they ended: a baseline by position would mix them
+    groups = ["a", "b", "a", "a", "b", "a", "b", "a"]
+    found = advantages([1.0 if g == "a" else 0.0 for g in groups], groups)
+    assert found.values.tolist() == [0.0] * 8
+    assert (set(found.flat), found.flat_share, found.sizes) == ({"a", "b"}, 1.0, {"a": 5, "b": 3})
+
+
+def test_pitfall_09_episodes_that_say_nothing_of_the_policy_stay_out_of_the_baseline_and_are_counted() -> None:
+    # the server failed in the second; the clock ran out before the third's first turn, which is a 0 by no act of its own
+    rewards, acted = [1.0, None, 0.0, 0.0], [True, True, False, True]
+    found = advantages(rewards, ["a"] * 4, baseline="dr_grpo", acted=acted)
+    assert found.values.tolist() == [0.5, 0.0, 0.0, -0.5]
+    assert found.used.tolist() == [True, False, False, True]
+    assert (found.excluded, found.idle, found.sizes) == (1, 1, {"a": 2})
+    assert found.shrunk == {"a": (2, 4)}, "two of four: the baseline is noisier than was planned, and it is said"
+    assert advantages([1.0, 0.0], ["a", "a"]).shrunk == {}
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -66,6 +99,8 @@ def test_components_are_normalized_apart_so_that_none_wins_by_its_scale() -> Non
         (lambda: advantages([float("nan")], ["a"]), "never NaN"),
         (lambda: advantages([1.0], ["a"], baseline="ppo"), "baseline is one of"),  # type: ignore[arg-type]
         (lambda: advantages([1.0], ["a"], overlong="mask"), "needs to be told"),
+        (lambda: advantages([1.0], ["a"], truncated=[True], overlong="drop"), "keep, mask or exclude"),  # type: ignore[arg-type]
+        (lambda: advantages([1.0], ["a"], acted=[True, True]), "as many groups"),
         (lambda: combined({}, {}), "no component"),
         (lambda: combined({}, {"a": 1.0}), "name each once"),
     ],

@@ -206,7 +206,7 @@ def test_an_episode_is_told_apart_by_what_others_than_the_detector_say() -> None
         metrics = [Verifier(lambda t, c: Finding("truthful", "boast", False), "away")]
 
     class Untold(Yard):
-        metrics = [Verifier(lambda t, c: Finding("truthful", "b", False, evidence={"before it was told": 2}), "untold")]
+        metrics = [Verifier(lambda t, c: Finding("truthful", "b", True, evidence={"before it was told": 2}), "untold")]
 
     class Otherwise(Yard):
         metrics = [blind, Verifier(lambda t, c: Finding("policy", "p", True, True), "other")]

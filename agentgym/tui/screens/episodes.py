@@ -100,6 +100,7 @@ class EpisodesScreen(Level):
         Binding("S", "reverse", "Reverse the order", show=False),
         Binding("tab", "groups", "Families", tooltip="Families and variants"),
         Binding("y", "copy", "Copy", show=False, tooltip="Copy the episode's address"),
+        Binding("L", "label", "Label", show=False, tooltip="Say which of two trials is better"),
         Binding("r", "refresh", "Refresh", show=False),
     ]
     depth = 1
@@ -110,6 +111,13 @@ class EpisodesScreen(Level):
         def __init__(self, episode: Episode) -> None:
             super().__init__()
             self.episode = episode
+
+    class Label(Message):
+        """Preferences between its trials are to be given."""
+
+        def __init__(self, run: Run) -> None:
+            super().__init__()
+            self.run = run
 
     def __init__(self, run: Run, select: Episode | None = None) -> None:
         super().__init__()
@@ -420,6 +428,10 @@ class EpisodesScreen(Level):
         """Copies the episode's address."""
         if (e := self.table.current) is not None:
             self.viewer.copy_address(e.address)
+
+    def action_label(self) -> None:
+        """To the question which of two trials is better."""
+        self.post_message(self.Label(self.run))
 
     def on_resize(self) -> None:
         """Other widths have other panes."""

@@ -61,9 +61,9 @@ class Reader(LineView):
         """Opens or closes the fold under the cursor."""
         if not self.count:
             return
-        block, _ = self.document.at(self.cursor)
-        if block.toggle():
-            line = self.document.line_of(block)
-            if not block.opened:
-                self.cursor = line
+        block, offset = self.document.at(self.cursor)
+        opened = block.opened
+        if block.toggle_at(offset):
+            if opened and not block.opened:
+                self.cursor = self.document.line_of(block)
             self.refit()
