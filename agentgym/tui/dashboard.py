@@ -24,7 +24,7 @@ class Picture(Block):
 
     def __init__(self, lines: Sequence[str], style: str = "") -> None:
         super().__init__(("", ""), "", style, turn=-1)
-        self.rows = list(lines)
+        self.rows = [one_line(line, 500) for line in lines]
 
     def layout(self, width: int) -> int:
         """As many lines as it has."""

@@ -368,3 +368,17 @@ def test_the_command_line_finds_both_sides_or_says_what_does_not_go_together(roo
             asked(*words)
     with pytest.raises(NotFoundError):
         asked(one, "--baseline", "no-such-file.jsonl")
+
+
+def test_runs_without_rules_and_tasks_without_scores_say_what_is_missing(root: Path, bank: Run) -> None:
+    async def script(h: Hands) -> None:
+        await h.press("T")
+        await h.sees("nothing to compare", "1 without a reward")
+        await h.press("b", "tab", "enter", "y", "escape", "escape", "a")
+        screen = h.app.screen
+        assert isinstance(screen, DashboardScreen)
+        await h.until(lambda: screen.alignment is not None, "the alignment")
+        await h.sees("no headline" if screen.alignment.headline is None else "alignment")
+        await h.press("G", "enter", "tab", "tab")
+
+    drive(Viewer(root, bank, episode(bank, 2)), script)

@@ -127,7 +127,8 @@ class CompareScreen(Level):
             turn = self._turn()
             where = "" if turn is None or turn < 0 else f"@{turn}"
             more = "Enter shows all of it" if row.more and not isinstance(row, Alike) else ""
-            note.show([(f"o opens {self._episode().task_id}/{self._episode().trial}{where}", "muted")], [(more, "link")])
+            e = self._episode()
+            note.show([(f"o opens {one_line(e.task_id, 200)}/{e.trial}{where}", "muted")], [(more, "link")])
 
     def _episode(self) -> Episode:
         assert self.sides is not None

@@ -86,7 +86,7 @@ class DashboardScreen(Level):
         yield Bar(id="crumbs")
         yield Bar(id="facts")
         with Horizontal(id="body"):
-            yield RowList(COLUMNS, "nothing in this run can be violated: its tasks have no rules", id="dimensions")
+            yield RowList(COLUMNS, "", id="dimensions")
             yield Reader(id="rest")
         yield Bar(id="note")
         yield Footer()
@@ -124,6 +124,7 @@ class DashboardScreen(Level):
             self.query_one("#facts", Bar).show([(f"{TROUBLE} {one_line(str(e), 300)}", "warn")])
             return
         self.alignment = a
+        self.table.empty = "nothing in this run can be violated: its tasks have no rules"
         self.table.show(Listed(a.dimensions), 0)
         self.rest.show(rest)
         worst = "" if a.worst is None else f"worst: {one_line(a.worst, 30)}  "

@@ -107,8 +107,8 @@ class GroupScreen(Level):
         yield Bar(id="crumbs")
         yield Bar(id="facts")
         with Vertical(id="body"):
-            yield RowList(columns, "no trial", id="members")
-            yield RowList(DEEDS, "all trials did the same kinds of acts, or all are of one kind", id="deeds")
+            yield RowList(columns, "", id="members")
+            yield RowList(DEEDS, "", id="deeds")
         yield Bar(id="note")
         yield Footer()
 
@@ -148,21 +148,22 @@ class GroupScreen(Level):
         self._most = max((abs(m.advantage) for m in found.members if m.advantage is not None), default=0.0)
         here = next((i for i, m in enumerate(found.members) if m.id == self.episode.id), 0)
         self.members.show(Listed(found.members), here)
+        self.deeds.empty = "nothing tells the best or the cheating from the others"
         self.deeds.show(Listed(found.deeds), 0)
         self._facts(found)
 
     def _facts(self, g: Group) -> None:
         n = len(g.members)
         left: Line = [(f"{n} trial{'s' * (n != 1)}", "strong")]
+        if g.unscored:
+            left.append((f", {g.unscored} without a reward", "warn"))
         known = [m.reward for m in g.members if m.reward is not None]
         if g.flat:
             left.append((f"  {TROUBLE} zero variance: all were paid {number(known[0])}, nothing is learnt from them", "warn"))
         elif len(known) < 2:
-            left.append((f"  {TROUBLE} nothing to compare with: fewer than two trials have a reward", "warn"))
+            left.append((f"  {TROUBLE} nothing to compare: fewer than two have a reward", "warn"))
         else:
             left.append((f"  mean reward {number(sum(known) / len(known))}, advantages by {g.baseline}", ""))
-        if g.unscored:
-            left.append((f"  {g.unscored} without a reward", "warn"))
         cheating = sum(m.violations > 0 for m in g.members)
         self.query_one("#facts", Bar).show(left, [(f"{VIOLATION} {cheating}/{n} broke rules", "flag")] if cheating else None)
 
@@ -172,6 +173,8 @@ class GroupScreen(Level):
         deed = self.deeds.current
         if self.deeds.has_focus and deed is not None:
             note.show([(f"→ {one_line(deed.act, 300)}", "muted")])
+        elif not self.deeds.count:
+            note.show([])
         else:
             note.show([("what only the best or the cheating did: below; Tab goes there", "muted")])
 

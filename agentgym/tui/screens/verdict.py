@@ -20,6 +20,7 @@ from agentgym.gate.pairs import Change, TaskPair, task_pairs
 from agentgym.gate.report_text import counts, metric_name, number, problems, remarks, sentence, shown_outcome, where
 from agentgym.gate.verdict import Flagged, MetricResult, Verdict
 from agentgym.records.run import Run
+from agentgym.records.schema import FILE
 from agentgym.report.charts import difference_bar
 from agentgym.report.text import one_line
 from agentgym.stats.intervals import clopper_pearson
@@ -81,7 +82,7 @@ class Found(NamedTuple):
 
 SAID: list[Column[Said]] = [
     Column("word", "", 12, lambda s: (s.word, s.style)),
-    Column("where", "where", 19, lambda s: (s.where, "strong")),
+    Column("where", "where", 15, lambda s: (s.where, "strong"), middle=True),
     Column("bar", f"-1{0:^15}+1", 19, lambda s: (s.bar, "accent"), least=120),
     Column("text", "", 0, lambda s: (s.text, "")),
 ]
@@ -140,15 +141,15 @@ class VerdictScreen(Level):
     @property
     def first(self) -> Path | None:
         """The baseline, if it is a run that can be looked at."""
-        return path if (path := Path(self.baseline)).is_dir() else None
+        return path if ((path := Path(self.baseline)) / FILE).is_file() else None
 
     def compose(self) -> ComposeResult:
         """Crumbs, the verdict in a line, comparisons over what to look at, a note, keys."""
         yield Bar(id="crumbs")
         yield Bar(id="facts")
         with Vertical(id="body"):
-            yield RowList(SAID, "nothing was compared", id="said")
-            yield RowList(LOOK, "nothing differs; f shows all tasks", id="look")
+            yield RowList(SAID, "", id="said")
+            yield RowList(LOOK, "", id="look")
         yield Bar(id="note")
         yield Footer()
 
@@ -196,6 +197,8 @@ class VerdictScreen(Level):
         if self.found is None:
             return
         v = self.found.verdict
+        self.said.empty = "nothing was compared"
+        self.look.empty = "nothing to look at" if self.gate else "nothing differs; f shows all tasks"
         self.said.show(Listed(gate_lines(v) if self.gate else run_lines(v)), 0)
         if self.gate or not self.found.pairs:
             self.look.show(Listed(steps(v)), 0)
@@ -210,7 +213,7 @@ class VerdictScreen(Level):
         if self.gate:
             word = shown_outcome(v.outcome)
             bar.show(
-                [(f"{word}  ", STYLES.get(v.outcome, "strong")), (v.summary.partition(": ")[2], "")],
+                [(f"{word}  ", STYLES.get(v.outcome, "strong")), (one_line(v.summary.partition(": ")[2], 400), "")],
                 [(f"exit {v.exit_code}", "muted")],
             )
             return
@@ -232,7 +235,7 @@ class VerdictScreen(Level):
         note = self.query_one("#note", Bar)
         if self.said.has_focus:
             s = self.said.current
-            note.show([] if s is None else [(s.text if not s.more else s.more, "muted")])
+            note.show([] if s is None else [(one_line(s.more, 500), "muted")])
             return
         row = self.look.current
         if row is None:
