@@ -17,6 +17,7 @@ from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
+from agentgym.tui.screens.search import SearchScreen
 
 
 class Viewer(App[None]):
@@ -75,10 +76,18 @@ class Viewer(App[None]):
         """An episode was chosen."""
         self.push_screen(ReplayScreen(message.episode))
 
+    def on_episodes_screen_search(self, message: EpisodesScreen.Search) -> None:
+        """What the listed episodes hold is to be searched."""
+        self.push_screen(SearchScreen(message.run, message.query))
+
+    def on_search_screen_chosen(self, message: SearchScreen.Chosen) -> None:
+        """A hit was chosen."""
+        self.push_screen(ReplayScreen(message.episode, message.turn))
+
     def on_replay_screen_step(self, message: ReplayScreen.Step) -> None:
         """The next or previous episode was asked for: of the list it was chosen from."""
         below = self.screen_stack[-2] if len(self.screen_stack) > 1 else None
-        if not isinstance(below, EpisodesScreen) or not isinstance(self.screen, ReplayScreen):
+        if not isinstance(below, (EpisodesScreen, SearchScreen)) or not isinstance(self.screen, ReplayScreen):
             return
         episode = below.step(message.by)
         if episode is None:
@@ -88,7 +97,7 @@ class Viewer(App[None]):
 
     def action_up(self) -> None:
         """One level up: replay, episodes, runs."""
-        if isinstance(self.screen, ReplayScreen) and len(self.screen_stack) > 2:
+        if isinstance(self.screen, (ReplayScreen, SearchScreen)) and len(self.screen_stack) > 2:
             self.pop_screen()
         elif isinstance(self.screen, EpisodesScreen):
             if len(self.screen_stack) > 2:

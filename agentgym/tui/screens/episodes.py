@@ -95,6 +95,7 @@ class EpisodesScreen(Level):
         Binding("right,l", "open", "Open", show=False),
         Binding("left,h", "leave", "Up a level", show=False),
         Binding("slash", "find", "Find", key_display="/", tooltip="Filter: part of a task id, gold<1, dim:policy"),
+        Binding("F", "search", "Search", tooltip="Search everything that these episodes hold"),
         Binding("f", "failed", "Failed", tooltip="Only the unsolved, or all"),
         Binding("s", "sort", "Sort", tooltip="Sort by the next column"),
         Binding("S", "reverse", "Reverse the order", show=False),
@@ -110,6 +111,14 @@ class EpisodesScreen(Level):
         def __init__(self, episode: Episode) -> None:
             super().__init__()
             self.episode = episode
+
+    class Search(Message):
+        """What the listed episodes hold is to be searched."""
+
+        def __init__(self, run: Run, query: Query) -> None:
+            super().__init__()
+            self.run = run
+            self.query = query
 
     def __init__(self, run: Run, select: Episode | None = None) -> None:
         super().__init__()
@@ -344,6 +353,10 @@ class EpisodesScreen(Level):
         self.find.remove_class("-open")
         self.table.focus()
         self.call_after_refresh(self._note)
+
+    def action_search(self) -> None:
+        """Searches everything that the listed episodes hold."""
+        self.post_message(self.Search(self.run, self.query_))
 
     # -- groups -------------------------------------------------------------------------------------------------------
 
