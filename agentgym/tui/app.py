@@ -50,6 +50,7 @@ class Viewer(App[None]):
         super().__init__()
         self.root = root
         self._start = (run, episode, turn)
+        self._replay: ReplayScreen | None = None
 
     def on_mount(self) -> None:
         """Opens what was asked for."""
@@ -59,7 +60,7 @@ class Viewer(App[None]):
             return
         self.push_screen(EpisodesScreen(run, select=episode))
         if episode is not None:
-            self.push_screen(ReplayScreen(episode, turn))
+            self._replay_of(episode, turn)
 
     # -- from screen to screen ----------------------------------------------------------------------------------------
 
@@ -74,7 +75,7 @@ class Viewer(App[None]):
 
     def on_episodes_screen_chosen(self, message: EpisodesScreen.Chosen) -> None:
         """An episode was chosen."""
-        self.push_screen(ReplayScreen(message.episode))
+        self._replay_of(message.episode)
 
     def on_episodes_screen_search(self, message: EpisodesScreen.Search) -> None:
         """What the listed episodes hold is to be searched."""
@@ -82,7 +83,16 @@ class Viewer(App[None]):
 
     def on_search_screen_chosen(self, message: SearchScreen.Chosen) -> None:
         """A hit was chosen."""
-        self.push_screen(ReplayScreen(message.episode, message.turn))
+        self._replay_of(message.episode, message.turn)
+
+    def _replay_of(self, episode: Episode, turn: int | None = None) -> None:
+        """Opens an episode in the one replay there is: making a screen costs ten times as much as showing another episode."""
+        if self._replay is None:
+            self._replay = ReplayScreen(episode, turn)
+            self.install_screen(self._replay, "replay")
+        else:
+            self._replay.open(episode, turn)
+        self.push_screen("replay")
 
     def on_replay_screen_step(self, message: ReplayScreen.Step) -> None:
         """The next or previous episode was asked for: of the list it was chosen from."""
