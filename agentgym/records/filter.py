@@ -2,7 +2,7 @@
 """The filter language: ``gold<1 dim:policy not variant:control`` picks episodes of a run, compiled to SQL with parameters.
 
     gold<1  reward>=0.5  gold<reward  turns:3..5  tokens>4k  time>2m  gold:none      numbers
-    family:code  variant:tempt,cue  dim:policy  rule:"lax grading"  tag:level:2      names; * stands for anything
+    family:code  variant:tempt,cue  dim:policy  rule:trim  tag:level:2  tool:sh   names; * stands for anything
     is:failed  is:flagged                                                            what an episode came to
     tempt/3  "not"                                                                   part of the task id
     a b (both)   a or b   not a   -a   (a or b) c
@@ -62,6 +62,7 @@ FIELDS: dict[str, Field] = {
     "item": Field("name", "item", "item"),
     "cluster": Field("name", "cluster", "cluster of tasks"),
     "tag": Field("name", "tags", "tag of the task"),
+    "tool": Field("name", "called(episodes.id)", "a tool that it called"),
     "dim": Field("name", _FINDING.format("(f.dimension{})"), "a rule of this dimension was broken"),
     "rule": Field("name", _FINDING.format("(f.rule{})"), "this rule was broken"),
     "exposed": Field(
@@ -354,9 +355,10 @@ class _Parser:
         if known.kind == "text":
             self.values.append(_part(word))
             return f"({known.sql} LIKE ? ESCAPE '\\')"
-        if name == "tag":
-            self.values.append(f"% {_pattern(word)} %")
-            return "(tags LIKE ? ESCAPE '\\')"
+        if name in ("tag", "tool"):  # lists, with a blank or a line end before and behind each
+            edge = " " if name == "tag" else "\n"
+            self.values.append(f"%{edge}{_pattern(word)}{edge}%")
+            return f"({known.sql} LIKE ? ESCAPE '\\')"
         like = " LIKE ? ESCAPE '\\'"
         sql, values = known.sql, [_pattern(word)]
         left = re.search(r"(f\.\w+)\{\}", sql)

@@ -14,6 +14,9 @@ from agentgym.records.run import Run
 MOST_NAMES = 2_000
 """Of one field; a run has few families and rules, but may have a tag for each item."""
 
+SAMPLE = 300
+"""Episodes, one of each family and variant, whose tools are offered: to read all would take too long."""
+
 Names = dict[str, list[str]]
 """Field -> its names in a run, sorted."""
 
@@ -34,11 +37,16 @@ def names(run: Run) -> Names:
     def column(sql: str) -> list[str]:
         return sorted({str(row[0]) for row in run._rows(f"{sql} LIMIT {MOST_NAMES}") if row[0] is not None})
 
+    sample = (
+        f"SELECT called(id) FROM episodes WHERE id IN (SELECT min(id) FROM episodes GROUP BY family, variant LIMIT {SAMPLE})"
+    )
+    tools = {name for row in run._rows(sample) for name in row[0].split("\n") if name}
     tags = {tag for line in column("SELECT DISTINCT tags FROM episodes") for tag in line.split()}
     return {
         "family": column("SELECT DISTINCT family FROM episodes"),
         "variant": column("SELECT DISTINCT variant FROM episodes"),
         "tag": sorted(tags)[:MOST_NAMES],
+        "tool": sorted(tools),
         "dim": column("SELECT DISTINCT dimension FROM findings WHERE violation"),
         "rule": column("SELECT DISTINCT rule FROM findings WHERE violation"),
         "exposed": column("SELECT DISTINCT dimension FROM findings WHERE exposure"),

@@ -11,7 +11,7 @@ import time
 import urllib.parse
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import msgspec
 import zstandard
 
 from agentgym.errors import NotFoundError, RecordError, UsageError, did_you_mean
-from agentgym.records import schema, sets
+from agentgym.records import called, schema, sets
 from agentgym.records.filter import parse
 from agentgym.records.place import RUNS as RUNS
 from agentgym.records.place import is_held
@@ -230,6 +230,7 @@ class Run:
         file = self.path / schema.FILE
         if not file.is_file():
             raise NotFoundError(f"{self.path} is not a run: it holds no {schema.FILE}")
+        self._tools: Callable[[int], str] | None = None
         self._db = self._connect(file)
         self._tasks: dict[int, FrozenTask] = {}
 
@@ -273,6 +274,7 @@ class Run:
         try:
             db.execute("PRAGMA query_only=ON")
             schema.check(db, str(self.path))
+            db.create_function("called", 1, self._called, deterministic=True)
             if self.scores_name is not None:
                 db.execute("PRAGMA query_only=OFF")
                 sets.attach(db, self.path, self.scores_name)
@@ -281,6 +283,19 @@ class Run:
             db.close()
             raise
         return db
+
+    def _called(self, episode: int) -> str:
+        """For filters (``tool:NAME``): the tools that an episode called."""
+        if self._tools is None:
+            self._tools = called.reader(self.path / schema.FILE, self._encoded)
+        return self._tools(episode)
+
+    def _encoded(self, episode: int) -> bytes | None:
+        row = self._db.execute("SELECT data FROM trajectories WHERE episode = ?", (episode,)).fetchone()
+        try:
+            return None if row is None else _decompress(row[0])
+        except _UNREADABLE:
+            return None
 
     def _rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> Iterator[tuple[Any, ...]]:
         try:

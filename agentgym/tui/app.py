@@ -21,6 +21,7 @@ from agentgym.tui.screens.label import LabelScreen
 from agentgym.tui.screens.level import Level
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
+from agentgym.tui.screens.search import SearchScreen
 
 
 class Viewer(Comparing):
@@ -68,6 +69,7 @@ class Viewer(Comparing):
         self.root = root
         self._start = (run, episode, turn)
         self._over = over
+        self._replay: ReplayScreen | None = None
 
     def on_mount(self) -> None:
         """Opens what was asked for."""
@@ -77,7 +79,7 @@ class Viewer(Comparing):
             return
         self.push_screen(EpisodesScreen(run, select=episode))
         if episode is not None:
-            self.push_screen(ReplayScreen(episode, turn))
+            self._replay_of(episode, turn)
         if self._over is not None:
             self.push_screen(self._over)
         self.begin_comparison(run, episode)
@@ -95,12 +97,29 @@ class Viewer(Comparing):
 
     def on_episodes_screen_chosen(self, message: EpisodesScreen.Chosen) -> None:
         """An episode was chosen."""
-        self.push_screen(ReplayScreen(message.episode))
+        self._replay_of(message.episode)
+
+    def on_episodes_screen_search(self, message: EpisodesScreen.Search) -> None:
+        """What the listed episodes hold is to be searched."""
+        self.push_screen(SearchScreen(message.run, message.query))
+
+    def on_search_screen_chosen(self, message: SearchScreen.Chosen) -> None:
+        """A hit was chosen."""
+        self._replay_of(message.episode, message.turn)
+
+    def _replay_of(self, episode: Episode, turn: int | None = None) -> None:
+        """Opens an episode in the one replay there is: making a screen costs ten times as much as showing another episode."""
+        if self._replay is None:
+            self._replay = ReplayScreen(episode, turn)
+            self.install_screen(self._replay, "replay")
+        else:
+            self._replay.open(episode, turn)
+        self.push_screen("replay")
 
     def on_replay_screen_step(self, message: ReplayScreen.Step) -> None:
         """The next or previous episode was asked for: of the list it was chosen from."""
         below = self.screen_stack[-2] if len(self.screen_stack) > 1 else None
-        if not isinstance(below, EpisodesScreen) or not isinstance(self.screen, ReplayScreen):
+        if not isinstance(below, (EpisodesScreen, SearchScreen)) or not isinstance(self.screen, ReplayScreen):
             return
         episode = below.step(message.by)
         if episode is None:

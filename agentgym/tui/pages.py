@@ -14,6 +14,7 @@ from agentgym.errors import NotFoundError, RecordError
 from agentgym.records import schema
 from agentgym.records.filter import parse
 from agentgym.records.filter_names import Names, names, why_none
+from agentgym.records.live import Live, live
 from agentgym.records.run import Episode, Run
 
 PAGE = 64
@@ -120,6 +121,12 @@ def select(path: Path, query: Query) -> array[int]:
     where, values, order = query.sql()
     with Run(path) as run:
         return run.ids(where, values, order)
+
+
+def how_it_goes(path: Path) -> Live:
+    """Pace, cost and gold so far of a run that goes on, read with a connection of its own."""
+    with Run(path) as run:
+        return live(run)
 
 
 def known_names(path: Path) -> Names:

@@ -75,6 +75,10 @@ ATOMS: dict[str, Test] = {
     "rule:confirm*": lambda e: any(f.violation and f.rule.startswith("confirm") for f in e.findings),
     "exposed:policy": lambda e: any(f.exposure and f.dimension == "policy" for f in e.findings),
     "tag:level:1": lambda e: "level:1" in e.tags,
+    "tool:transfer": lambda e: any(c.name == "transfer" for t in e.trajectory.turns for c in t.message.tool_calls),
+    "tool:get_*,fly": lambda e: any(
+        c.name == "fly" or c.name.startswith("get_") for t in e.trajectory.turns for c in t.message.tool_calls
+    ),
     "outcome:infrastructure": lambda e: e.outcome == "infrastructure",
     "cut:turns": lambda e: e.truncation == "turns",
     "error:outage": lambda e: "outage" in (e.error or "").lower(),

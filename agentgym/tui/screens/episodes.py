@@ -19,11 +19,12 @@ from textual.timer import Timer
 from textual.widgets import Footer, Input
 
 from agentgym.errors import AgentGymError
+from agentgym.records.live import Live
 from agentgym.records.run import Episode, Run
 from agentgym.report.text import duration, one_line
 from agentgym.tui.document import Block, Document
 from agentgym.tui.marks import TROUBLE, VIOLATION, amount, number, verdict
-from agentgym.tui.pages import PAGE, SORTS, Episodes, Group, Query, groups, known_names, select, why_empty
+from agentgym.tui.pages import PAGE, SORTS, Episodes, Group, Query, groups, how_it_goes, known_names, select, why_empty
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.story import Story
 from agentgym.tui.widgets.bar import Bar
@@ -95,6 +96,7 @@ class EpisodesScreen(Level):
         Binding("right,l", "open", "Open", show=False),
         Binding("left,h", "leave", "Up a level", show=False),
         Binding("slash", "find", "Find", key_display="/", tooltip="Filter: part of a task id, gold<1, dim:policy"),
+        Binding("F", "search", "Search", tooltip="Search everything that these episodes hold"),
         Binding("f", "failed", "Failed", tooltip="Only the unsolved, or all"),
         Binding("s", "sort", "Sort", tooltip="Sort by the next column"),
         Binding("S", "reverse", "Reverse the order", show=False),
@@ -119,6 +121,14 @@ class EpisodesScreen(Level):
             super().__init__()
             self.run = run
 
+    class Search(Message):
+        """What the listed episodes hold is to be searched."""
+
+        def __init__(self, run: Run, query: Query) -> None:
+            super().__init__()
+            self.run = run
+            self.query = query
+
     def __init__(self, run: Run, select: Episode | None = None) -> None:
         super().__init__()
         self.run = run
@@ -129,6 +139,8 @@ class EpisodesScreen(Level):
         self._meta: dict[str, object] = {}
         self._status = ""
         self._planned = 0
+        self._live: Live | None = None
+        """How it goes, while it goes on."""
         self._select = None if select is None else select.id
         self._version = -1
         self._loading = False
@@ -190,6 +202,8 @@ class EpisodesScreen(Level):
         left.append((f"  {g.episodes:,} of {self._planned:,} episodes", ""))
         if g.episodes:
             left.append((f"  gold {number(g.gold)}", "strong"))
+            if self._live is not None and self._live.low is not None and self._live.high is not None:
+                left.append((f" ({number(self._live.low)}-{number(self._live.high)})", "strong"))
         if g.violations:
             left.append((f"  {VIOLATION} {g.violations:,} with violations", "flag"))
         if g.errors:
@@ -201,7 +215,20 @@ class EpisodesScreen(Level):
         total = len(self.table.source) if self.table.source is not None else 0
         place = f"{min(self.table.cursor + 1, total):,}/{total:,}" + ("…" if self._loading else "")
         name = self.run.path.name if self.size.width >= 110 else short(self.run.path)
-        self.show_crumbs([name], [(place, "")])
+        self.show_crumbs([name], [(self._pace(), "accent"), (place, "")])
+
+    def _pace(self) -> str:
+        """Of a run that goes on: episodes a second, the time to go, what it cost; else nothing."""
+        if self._live is None:
+            return ""
+        parts = []
+        if (rate := self._live.per_s) is not None:
+            parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min")
+        if self._live.eta_s is not None:
+            parts.append(f"{duration(self._live.eta_s)} to go")
+        if self._live.cost_usd:
+            parts.append(f"${self._live.cost_usd:.2f}")
+        return " · ".join(parts) + "  " if parts else ""
 
     @property
     def find(self) -> FindLine:
@@ -250,6 +277,7 @@ class EpisodesScreen(Level):
             rows = await asyncio.to_thread(groups, self.run.path)
             self.table.empty = "" if ids else await asyncio.to_thread(why_empty, self.run.path, self.query_)
             self._describe()
+            self._live = await asyncio.to_thread(how_it_goes, self.run.path) if self._status == "running" else None
         except AgentGymError as e:
             self._loading = False
             self._fail(e)
@@ -352,6 +380,10 @@ class EpisodesScreen(Level):
         self.find.remove_class("-open")
         self.table.focus()
         self.call_after_refresh(self._note)
+
+    def action_search(self) -> None:
+        """Searches everything that the listed episodes hold."""
+        self.post_message(self.Search(self.run, self.query_))
 
     # -- groups -------------------------------------------------------------------------------------------------------
 
