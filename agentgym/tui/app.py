@@ -69,7 +69,7 @@ class Viewer(Comparing):
         self.root = root
         self._start = (run, episode, turn)
         self._over = over
-        self._replay: ReplayScreen | None = None
+        self._only: ReplayScreen | None = None
 
     def on_mount(self) -> None:
         """Opens what was asked for."""
@@ -109,11 +109,14 @@ class Viewer(Comparing):
 
     def _replay_of(self, episode: Episode, turn: int | None = None) -> None:
         """Opens an episode in the one replay there is: making a screen costs ten times as much as showing another episode."""
-        if self._replay is None:
-            self._replay = ReplayScreen(episode, turn)
-            self.install_screen(self._replay, "replay")
+        if self._only is None:
+            self._only = ReplayScreen(episode, turn)
+            self.install_screen(self._only, "replay")
+        elif self._only in self.screen_stack:  # a screen can be in the stack once
+            self.push_screen(ReplayScreen(episode, turn))
+            return
         else:
-            self._replay.open(episode, turn)
+            self._only.open(episode, turn)
         self.push_screen("replay")
 
     def on_replay_screen_step(self, message: ReplayScreen.Step) -> None:
