@@ -31,6 +31,7 @@ def compare(
     canary: str | None = None,
     sequential: bool = False,
     today: datetime.date | None = None,
+    lines: bool = True,
 ) -> Verdict:
     """The verdict on a candidate.
 
@@ -42,6 +43,7 @@ def compare(
         canary: a new run of the baseline's own code: what it differs from the baseline is not the candidate's doing.
         sequential: whether the candidate may have been stopped early: error rates hold however often one looks.
         today: what expiry dates are held against; None: the day it is, UTC.
+        lines: whether steps are to have the lines of code they come from, for which environments are imported.
 
     Raises:
         UsageError: a file, row or rule cannot be used; the text names it.
@@ -50,8 +52,8 @@ def compare(
     today = today or datetime.datetime.now(datetime.UTC).date()
     asked = read_rules(Path(rules)) if rules else Rules()
     with _uncollected():
-        before, new = sources.load(baseline, runs), sources.load(candidate, runs)
-    other = sources.load(canary, runs) if canary else None
+        before, new = sources.load(baseline, runs, lines=lines), sources.load(candidate, runs, lines=lines)
+    other = sources.load(canary, runs, lines=lines) if canary else None
     notes = _notes(baseline, before, today)
     if sequential:
         verdict = _early(before, new, asked, today, other)
@@ -76,7 +78,7 @@ def compare_runs(first: Path, second: Path, today: datetime.date | None = None) 
     from agentgym.gate.sources_run import look_up, run_rows
 
     with Run(first) as a, Run(second) as b, _uncollected():
-        before, new = run_rows(a, str(first)), run_rows(b, str(second))
+        before, new = run_rows(a, str(first), lines=False), run_rows(b, str(second), lines=False)
         both = [v for v in new.variant.names if v in before.variant.names and v != "control"]
         metrics = [m for m in ("gold", "proxy") if m in before.names() and m in new.names()]
         rules = Rules(twins=tuple(TwinRule(metric=m, variant=v, kind="report") for v in both for m in metrics))

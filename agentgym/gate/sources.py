@@ -28,12 +28,13 @@ FORMATS = (
 """What `load` reads, in words."""
 
 
-def load(name: str, runs: str | None = None) -> Rows:
+def load(name: str, runs: str | None = None, *, lines: bool = True) -> Rows:
     """The rows at a name: a file in one of the `FORMATS`, else a run.
 
     Args:
         name: as a person types it: a file, or a run's path, name, unique ending, or ``latest``.
         runs: folder of runs.
+        lines: see `agentgym.gate.sources_run.run_rows`.
 
     Raises:
         NotFoundError: there is neither a file nor a run of that name.
@@ -57,7 +58,7 @@ def load(name: str, runs: str | None = None) -> Rows:
             raise NotFoundError(f"there is no file and no run {name}. Expected {FORMATS}") from e
         raise
     with Run(found) as run:
-        return run_rows(run, name if path.exists() else str(found))
+        return run_rows(run, name if path.exists() else str(found), lines=lines)
 
 
 def _file(path: Path) -> Rows:

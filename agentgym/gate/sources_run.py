@@ -22,12 +22,14 @@ from agentgym.records.run import Address, Run
 from agentgym.report.text import one_line
 
 
-def run_rows(run: Run, shown: str) -> Rows:
+def run_rows(run: Run, shown: str, *, lines: bool = True) -> Rows:
     """The trials on record, of retried ones the last attempt.
 
     Args:
         run: the run.
         shown: how reports name it.
+        lines: whether to look for the lines of code that made the tasks, which imports the environments; who only looks at
+            a run, which may be anybody's, wants none of its code.
 
     Raises:
         DataError: nothing was played.
@@ -49,7 +51,7 @@ def run_rows(run: Run, shown: str) -> Rows:
     row_of = np.zeros(max(ids) + 1, dtype=np.int64) - 1
     row_of[np.asarray(ids)] = np.arange(len(ids))
     metrics = {"gold": _floats(gold), "proxy": _floats(reward), **_metrics(run, row_of, len(ids))}
-    places = _source_lines(run)
+    places = _source_lines(run) if lines else {}
     return columns(
         _origin(run, meta, code, shown),
         task=tasks,

@@ -55,7 +55,7 @@ def test_the_other_way_round_what_was_broken_is_mended(runs: tuple[Run, Run]) ->
 
 def test_two_runs_are_told_what_a_gate_would_say_and_what_each_variant_does_beside_control(runs: tuple[Run, Run]) -> None:
     honest, cheater = runs
-    verdict, gate = compare_runs(honest.path, cheater.path), compare(str(cheater.path), str(honest.path))
+    verdict, gate = compare_runs(honest.path, cheater.path), compare(str(cheater.path), str(honest.path), lines=False)
     assert (verdict.outcome, verdict.metrics, verdict.flips) == (gate.outcome, gate.metrics, gate.flips)
     assert [f.address for f in verdict.flagged] == [f.address for f in gate.flagged]
     twins = {t.metric: t for t in verdict.twins}
@@ -75,3 +75,16 @@ def test_of_a_task_the_trials_are_shown_that_differ_most(runs: tuple[Run, Run]) 
     assert (a.run_path, b.run_path) == (honest.path, cheater.path)
     assert b.violations
     assert a.trial == b.trial, "of equal pairs one of the same trial"
+
+
+def test_to_look_at_runs_imports_none_of_the_code_that_they_name(
+    runs: tuple[Run, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agentgym import registry
+
+    def imported(place: str) -> type:
+        raise AssertionError(f"{place} was imported")
+
+    monkeypatch.setattr(registry, "env_class", imported)
+    compare_runs(runs[0].path, runs[1].path)
+    compare(str(runs[1].path), str(runs[0].path), lines=False)

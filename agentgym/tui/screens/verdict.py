@@ -175,7 +175,7 @@ class VerdictScreen(Level):
     def _read(self) -> Found:
         first = self.first
         if first is None or self.rules is not None:
-            return Found(compare(str(self.candidate), self.baseline, rules=self.rules), [])
+            return Found(compare(str(self.candidate), self.baseline, rules=self.rules, lines=False), [])
         verdict = compare_runs(first, self.candidate)
         with Run(first) as a, Run(self.candidate) as b:
             return Found(verdict, task_pairs(verdict, a, b))
