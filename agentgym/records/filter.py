@@ -356,6 +356,9 @@ class _Parser:
             self.values.append(_part(word))
             return f"({known.sql} LIKE ? ESCAPE '\\')"
         if name in ("tag", "tool"):  # lists, with a blank or a line end before and behind each
+            if not word.quoted and "*" in word.text.strip("*"):  # would reach from one name into the next
+                message = f"{name}: takes * only at the beginning or the end of a name"
+                raise FilterError(message, self.text, word.at, word.at + len(word.text))
             edge = " " if name == "tag" else "\n"
             self.values.append(f"%{edge}{_pattern(word)}{edge}%")
             return f"({known.sql} LIKE ? ESCAPE '\\')"

@@ -162,6 +162,7 @@ def test_whatever_is_typed_is_either_read_or_refused_with_a_place(runs: list[Run
         ("family<2", "      ^", "family:NAME"),
         ("family:", "       ^", "a name is missing"),
         ("a is:sloved", "     ^^^^^^", "Did you mean: solved?"),
+        ("tool:a*b", "     ^^^", "only at the beginning or the end"),
         ("outcome:done", "        ^^^^", "terminated, truncated, infrastructure"),
         ("score<1", "^^^^^", "score.NAME"),
         ("(" * 100 + "a", " " * 40 + "^", "brackets"),

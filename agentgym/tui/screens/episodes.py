@@ -98,7 +98,7 @@ class EpisodesScreen(Level):
         Binding("slash", "find", "Find", key_display="/", tooltip="Filter: part of a task id, gold<1, dim:policy"),
         Binding("F", "search", "Search", tooltip="Search everything that these episodes hold"),
         Binding("f", "failed", "Failed", tooltip="Only the unsolved, or all"),
-        Binding("s", "sort", "Sort", tooltip="Sort by the next column"),
+        Binding("s", "sort", "Sort", show=False, tooltip="Sort by the next column"),
         Binding("S", "reverse", "Reverse the order", show=False),
         Binding("tab", "groups", "Families", tooltip="Families and variants"),
         Binding("y", "copy", "Copy", show=False, tooltip="Copy the episode's address"),
