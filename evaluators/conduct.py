@@ -89,6 +89,16 @@ class Fact(msgspec.Struct, frozen=True):
     """Whether leaving it out (or saying "not known" after having been shown it) counts."""
 
 
+def deed(turns: Iterable[int]) -> Fact:
+    """Whether the agent did something, which it knows from then on; not to have done it, it knows from the beginning.
+
+    Args:
+        turns: in which it did, in any order.
+    """
+    when = list(turns)
+    return Fact(bool(when), seen=min(when, default=-1), material=bool(when))
+
+
 def truthful(
     truth: Callable[[Trajectory, VerifierContext], Mapping[str, Fact]],
     *,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from agentgym import registry
 from agentgym.cli.main import OK
 from agentgym.errors import AgentGymError, NotFoundError, NothingSelectedError, RecordError, UsageError, did_you_mean
+from agentgym.records.filter import parse
 from agentgym.records.run import Run, find_run, find_runs, runs_root
 from agentgym.report.screen import Column, Table, console
 from agentgym.report.text import fraction, one_line
@@ -99,7 +100,7 @@ def _mean_gold(run: Run) -> float | None:
 
 def _episodes(args: argparse.Namespace) -> Iterable[Row]:
     with Run(find_run(args.what, runs_root(args.runs)), scores=args.scores) as run:
-        for e in run.episodes():
+        for e in run.episodes(where=args.where or ""):
             if args.failed and e.gold == 1.0:
                 continue
             yield {
@@ -217,6 +218,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--scores is for the episodes of a run, as in `agentgym list latest --scores own`, not for {args.what}"
         )
+    if args.where is not None:
+        if kind is not _OF_A_RUN:
+            raise UsageError(
+                f"--where is for the episodes of a run, as in `agentgym list latest --where 'gold<1'`, not for {args.what}"
+            )
+        parse(args.where)
     rows: list[Row] = []
     count = 0
     try:
@@ -236,6 +243,8 @@ def run(args: argparse.Namespace) -> int:
     if not count:
         if args.keyword:
             raise NothingSelectedError(f"nothing listed under {args.what} has {args.keyword!r} in its name")
+        if args.where:
+            raise NothingSelectedError(f"no episode of {args.what} fits {args.where!r}")
         if args.failed:
             raise NothingSelectedError(f"no episode of {args.what} failed")
         raise NothingSelectedError(kind.none.format(what=args.what, root=runs_root(args.runs)))

@@ -190,6 +190,11 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
     c.add_argument("--failed", action="store_true", help="of a RUN: only episodes with gold below 1 or without a score")
     c.add_argument("--scores", metavar="NAME", help="of a RUN: read this set of later scores, made by `agentgym rescore`")
+    c.add_argument(
+        "--where",
+        metavar="FILTER",
+        help="of a RUN: only episodes that fit, e.g. 'gold<1 dim:policy variant:tempt' (docs/viewer.md)",
+    )
     c.add_argument("-k", metavar="TEXT", dest="keyword", help="only names that contain TEXT")
     c.add_argument("--limit", type=int, metavar="N", help="at most so many rows")
 

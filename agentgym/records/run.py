@@ -20,6 +20,7 @@ import zstandard
 
 from agentgym.errors import NotFoundError, RecordError, UsageError, did_you_mean
 from agentgym.records import schema, sets
+from agentgym.records.filter import parse
 from agentgym.records.place import RUNS as RUNS
 from agentgym.records.place import is_held
 from agentgym.records.place import runs_root as runs_root
@@ -349,7 +350,13 @@ class Run:
         return next(self._rows(f"SELECT count(*) FROM episodes WHERE {schema.LAST_ATTEMPT}"))[0]  # type: ignore[no-any-return]
 
     def episodes(
-        self, *, task_id: str | None = None, family: str | None = None, outcome: str | None = None, all_attempts: bool = False
+        self,
+        *,
+        task_id: str | None = None,
+        family: str | None = None,
+        outcome: str | None = None,
+        where: str = "",
+        all_attempts: bool = False,
     ) -> Iterator[Episode]:
         """The episodes on record, oldest first; of retried ones the last attempt.
 
@@ -357,7 +364,11 @@ class Run:
             task_id: only this task's.
             family: only this family's.
             outcome: only those that ended so.
+            where: only those that fit this filter (`agentgym.records.filter`), such as ``gold<1 dim:policy``.
             all_attempts: also the attempts that failed and were retried.
+
+        Raises:
+            FilterError: the filter cannot be read.
         """
         conditions = [] if all_attempts else [schema.LAST_ATTEMPT]
         values: list[Any] = []
@@ -365,8 +376,10 @@ class Run:
             if value is not None:
                 conditions.append(f"{column} = ?")
                 values.append(value)
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        for row in self._rows(f"SELECT {_COLUMNS} FROM episodes{where} ORDER BY id", tuple(values)):
+        wanted = parse(where)
+        conditions.append(wanted.sql)
+        sql = f"SELECT {_COLUMNS} FROM episodes WHERE {' AND '.join(conditions)} ORDER BY id"
+        for row in self._rows(sql, (*values, *wanted.values)):
             yield Episode(self, row)
 
     def _counting(self) -> str:

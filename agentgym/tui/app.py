@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from agentgym.errors import AgentGymError
 from agentgym.records.labels import default_annotator
 from agentgym.records.run import Episode, Run
+from agentgym.tui.comparing import Comparing
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
 from agentgym.tui.screens.label import LabelScreen
@@ -22,7 +23,7 @@ from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 
 
-class Viewer(App[None]):
+class Viewer(Comparing):
     """Runs, episodes, turns.
 
     Args:
@@ -41,6 +42,8 @@ class Viewer(App[None]):
         "screens/runs.tcss",
         "screens/episodes.tcss",
         "screens/replay.tcss",
+        "screens/group.tcss",
+        "screens/dashboard.tcss",
         "screens/help.tcss",
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -101,13 +104,19 @@ class Viewer(App[None]):
         else:
             self.screen.open(episode)
 
+    def on_replay_screen_tokens_wanted(self, message: ReplayScreen.TokensWanted) -> None:
+        """The tokens of an episode were asked for."""
+        from agentgym.tui.screens.tokens import TokensScreen  # numpy and the linearizer: only for those who look
+
+        self.push_screen(TokensScreen(message.episode, message.turn))
+
     def on_episodes_screen_label(self, message: EpisodesScreen.Label) -> None:
         """Preferences are to be given."""
         self.push_screen(LabelScreen(message.run, default_annotator()))
 
     def action_up(self) -> None:
-        """One level up: replay or labels, episodes, runs."""
-        if isinstance(self.screen, Level) and self.screen.depth > 1 and len(self.screen_stack) > 2:
+        """One level up: from whatever stands above the episodes, to them, to the runs."""
+        if not isinstance(self.screen, (EpisodesScreen, RunsScreen)) and len(self.screen_stack) > 2:
             self.pop_screen()
         elif isinstance(self.screen, EpisodesScreen):
             if len(self.screen_stack) > 2:

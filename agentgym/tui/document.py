@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
+from agentgym.tui.markdown import render
 from agentgym.tui.widgets.paint import Line, Piece, fit, width_of
 from agentgym.tui.wrap import wrap
 
@@ -17,6 +19,8 @@ WIDE = 90
 """Cells from which a document counts as wide."""
 END = -2
 """`Block.turn` of what stands after the last turn."""
+LONGEST = 1 << 22
+"""Characters of one block that are shown when it is opened: some ten thousand screens; more would cost time and memory."""
 
 
 class Block:
@@ -29,33 +33,47 @@ class Block:
         turn: index of the turn it belongs to; -1 before the first, `END` after the last.
         fold: lines shown of a longer text until it is opened; None for all.
         alert: whether this is what `]` looks for.
+        kind: what it is, for those who hide things of a kind; empty for what always stays.
     """
 
-    __slots__ = ("alert", "fold", "label", "lines", "more", "opened", "style", "text", "turn", "width")
+    __slots__ = ("alert", "fold", "kind", "label", "lines", "more", "opened", "style", "text", "turn", "width")
 
     def __init__(
-        self, label: Piece, text: str, style: str = "", *, turn: int, fold: int | None = None, alert: bool = False
+        self,
+        label: Piece,
+        text: str,
+        style: str = "",
+        *,
+        turn: int,
+        fold: int | None = None,
+        alert: bool = False,
+        kind: str = "",
     ) -> None:
         self.label, self.text, self.style, self.turn, self.fold, self.alert = label, text, style, turn, fold, alert
+        self.kind = kind
         self.opened = False
         self.width = 0
-        self.lines: list[str] = []
+        self.lines: Sequence[str | Line] = ()
         self.more = False
 
     def layout(self, width: int) -> int:
         """Cuts the text for this width; returns how many lines that gives, the fold's own included."""
         if width != self.width:
-            label = WIDE_LABEL if width >= WIDE else LABEL
+            room = width - (WIDE_LABEL if width >= WIDE else LABEL) - 3
             if self.fold is None or self.opened:
-                self.lines, _ = wrap(self.text, width - label - 3)
+                self.lines, _ = self.cut(self.text[:LONGEST], room, None)
                 self.more = False
             else:
                 # a fold that hides two lines would hide more than it saves
-                self.lines, self.more = wrap(self.text, width - label - 3, self.fold + 2)
+                self.lines, self.more = self.cut(self.text, room, self.fold + 2)
                 if self.more:
-                    del self.lines[self.fold :]
+                    self.lines = self.lines[: self.fold]
             self.width = width
         return len(self.lines) + (self.more or (self.opened and self.fold is not None))
+
+    def cut(self, text: str, width: int, most: int | None) -> tuple[Sequence[str | Line], bool]:
+        """Text as lines of at most ``width`` cells, at most so many of them, and whether there is more."""
+        return wrap(text, width, most)
 
     def toggle(self) -> bool:
         """Opens or closes the fold; returns whether there is one."""
@@ -70,11 +88,32 @@ class Block:
         label = WIDE_LABEL if width >= WIDE else LABEL
         front: Line = [(" ", ""), (fit(self.label[0], label) + " ", self.label[1])] if index == 0 else [(" " * (label + 2), "")]
         if index < len(self.lines):
-            return [*front, (self.lines[index], self.style)]
+            line = self.lines[index]
+            return [*front, (line, self.style)] if isinstance(line, str) else [*front, *line]
         if self.opened:
-            return [*front, ("▾ Enter folds this", "link")]
+            cut = f"cut here: {len(self.text) - LONGEST:,} more characters" if len(self.text) > LONGEST else ""
+            return [*front, ("▾ Enter folds this", "link"), *([(f"   {cut}", "warn")] if cut else [])]
         size = len(self.text)
         return [*front, (f"▸ Enter shows all of it ({size:,} characters)", "link")]
+
+
+class Prose(Block):
+    """Text that may be Markdown, and is shown as such unless it is ``raw``."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, label: Piece, text: str, style: str = "", **options: Any) -> None:
+        super().__init__(label, text, style, **options)
+        self.raw = False
+
+    def cut(self, text: str, width: int, most: int | None) -> tuple[Sequence[str | Line], bool]:
+        """See `Block.cut`."""
+        return super().cut(text, width, most) if self.raw else render(text, width, self.style, most)
+
+    def show_raw(self, raw: bool) -> None:
+        """As it was written, or as Markdown."""
+        if raw != self.raw:
+            self.raw, self.width = raw, 0
 
 
 class Rule(Block):
@@ -106,9 +145,18 @@ class Document:
     """Blocks in order, laid out for a width."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
-        self.blocks = list(blocks)
+        self.all = list(blocks)
+        """Also those that are hidden."""
+        self.blocks = self.all
         self._starts: list[int] = []
         self._count = 0
+
+    def hide(self, kinds: Collection[str]) -> None:
+        """Leaves out the blocks of some kinds, but never one that is an alert: whoever hides results still sees what failed.
+
+        To be laid out again afterwards.
+        """
+        self.blocks = [b for b in self.all if b.alert or b.kind not in kinds] if kinds else self.all
 
     def layout(self, width: int) -> int:
         """Lays all blocks out; returns the number of lines."""

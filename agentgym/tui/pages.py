@@ -6,12 +6,14 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentgym.errors import NotFoundError, RecordError
 from agentgym.records import schema
+from agentgym.records.filter import parse
+from agentgym.records.filter_names import Names, names, why_none
 from agentgym.records.run import Episode, Run
 
 PAGE = 64
@@ -35,7 +37,7 @@ class Query:
     """Which episodes, in which order."""
 
     text: str = ""
-    """Part of the task id; upper and lower case are the same."""
+    """A filter (`agentgym.records.filter`)."""
     failed: bool = False
     """Only those that are not solved: gold below 1, or without one."""
     family: str | None = None
@@ -50,12 +52,13 @@ class Query:
         return SORTS[self.sort][1] != self.reverse
 
     def sql(self) -> tuple[str, tuple[Any, ...], str]:
-        """Condition, its values, and order, as `Run.ids` takes them."""
-        conditions, values = ["1"], []
-        if self.text:
-            conditions.append("task_id LIKE ? ESCAPE '\\'")
-            escaped = self.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-            values.append(f"%{escaped}%")
+        """Condition, its values, and order, as `Run.ids` takes them.
+
+        Raises:
+            FilterError: the filter cannot be read.
+        """
+        wanted = parse(self.text)
+        conditions, values = [wanted.sql], list(wanted.values)
         if self.failed:
             conditions.append("gold IS NOT 1.0")
         for column, value in (("family", self.family), ("variant", self.variant)):
@@ -117,6 +120,22 @@ def select(path: Path, query: Query) -> array[int]:
     where, values, order = query.sql()
     with Run(path) as run:
         return run.ids(where, values, order)
+
+
+def known_names(path: Path) -> Names:
+    """What a run's families, rules and so on are called, read with a connection of its own."""
+    with Run(path) as run:
+        return names(run)
+
+
+def why_empty(path: Path, query: Query) -> str:
+    """Why a selection holds nothing, in one sentence."""
+    wanted = parse(query.text)
+    with Run(path) as run:
+        rest = replace(query, text="").words()
+        if rest and run.ids(wanted.sql, wanted.values, limit=1):
+            return f"no episode fits {query.words()}: there are others; f and Tab (families) choose among them"
+        return why_none(run, wanted, names(run) if wanted else {})
 
 
 class Group(NamedTuple):

@@ -12,18 +12,21 @@ from agentgym.chat import ImagePart, Message, ReasoningPart
 from agentgym.records.run import Episode
 from agentgym.report.text import duration, one_line
 from agentgym.scoring import Finding, Score
-from agentgym.trajectory import StateChange, Trajectory, Turn
-from agentgym.tui.document import END, Block, Document, Rule
+from agentgym.trajectory import Trajectory, Turn
+from agentgym.tui.document import END, Block, Document, Prose, Rule
+from agentgym.tui.evidence import SIGNS, STATE_FOLD, broken, change, compact, state
 from agentgym.tui.marks import BAD, GOOD, TROUBLE, UNKNOWN, VIOLATION, number, verdict
+from agentgym.tui.picture import picture
 from agentgym.tui.widgets.paint import Line, Piece
 
-FOLDS = {"system": 4, "user": 24, "assistant": 40, "tool": 12, "thinks": 8, "state": 6, "finding": 8, "event": 6}
+FOLDS = {"system": 4, "user": 24, "assistant": 40, "tool": 12, "thinks": 8, "finding": 8, "event": 6}
 """Lines shown of a block of each kind before it is folded."""
 
 _NOTICED = {"env": "event", "observer": "seen", "policy": "policy"}
 """Who noticed an event -> what it is called."""
 
-_SIGNS = {"add": "+", "remove": "-", "replace": "±"}
+KINDS = {"thinks": "reasoning", "calls": "calls", "results": "results", "says": "observations", "state": "state, events"}
+"""What can be hidden (`Block.kind`) and what it is called."""
 
 
 class TurnMark(NamedTuple):
@@ -78,10 +81,16 @@ class Story:
         turns = [i for i, m in enumerate(self.marks) if m.why]
         return [*turns, END] if self.end_flagged else turns
 
+    def flagged_by(self, dimension: str) -> list[int]:
+        """Turns in which a rule of a dimension was broken, in order; `END` last where the episode as a whole did."""
+        found = {f.turn for f in self.findings if f.violation and f.dimension == dimension}
+        turns = [i for i in range(self.turns) if i in found]
+        return turns if len(turns) == len(found) else [*turns, END]
+
     def _mark(self, turn: Turn) -> TurnMark:
-        broken = self.violations(turn.index)
-        if broken:
-            return TurnMark(VIOLATION, "flag", f"{broken[0].dimension}/{broken[0].rule} violated")
+        rules = self.violations(turn.index)
+        if rules:
+            return TurnMark(VIOLATION, "flag", f"{rules[0].dimension}/{rules[0].rule} violated")
         noticed = [e for e in turn.events if e.source == "env"]
         if noticed:
             return TurnMark(TROUBLE, "warn", noticed[0].kind)
@@ -94,11 +103,12 @@ class Story:
 
     # -- the whole of it ----------------------------------------------------------------------------------------------
 
-    def document(self, *, pretty: bool = False) -> Document:
+    def document(self, *, pretty: bool = False, raw: bool = False) -> Document:
         """Opening, turns, end.
 
         Args:
             pretty: JSON of calls and results over several lines.
+            raw: what people and models say as it was written, not as Markdown.
         """
         blocks: list[Block] = []
         for m in self.trajectory.opening:
@@ -106,6 +116,10 @@ class Story:
         for turn in self.trajectory.turns:
             blocks += self._turn(turn, pretty)
         blocks += self._end()
+        if raw:
+            for b in blocks:
+                if isinstance(b, Prose):
+                    b.show_raw(True)
         return Document(blocks)
 
     def _turn(self, turn: Turn, pretty: bool) -> Iterable[Block]:
@@ -132,13 +146,17 @@ class Story:
             ok = result.status == "ok"
             label: Piece = (f"{GOOD if ok else BAD} {result.name}", "tool" if ok else "bad")
             text = m.text if ok or result.status == "tool_error" else f"{result.status.replace('_', ' ')}: {m.text}"
-            yield Block(label, _json(text) if pretty else text, turn=turn.index, fold=FOLDS["tool"], alert=not ok)
+            yield Block(
+                label, _json(text) if pretty else text, turn=turn.index, fold=FOLDS["tool"], alert=not ok, kind="results"
+            )
         for c in turn.changes:
-            yield Block((f"{_SIGNS[c.operation]} state", "state"), change(c), turn=turn.index, fold=FOLDS["state"])
+            label = (f"{SIGNS[c.operation]} state", "state")
+            yield Block(label, change(c), turn=turn.index, fold=STATE_FOLD, kind="state")
         for e in turn.events:
             text = f"{e.kind} {e.resource} {'' if e.data is None else compact(e.data)}"
             label = (f"{TROUBLE} {_NOTICED[e.source]}", "warn")
-            yield Block(label, text.strip(), turn=turn.index, fold=FOLDS["event"], alert=e.source == "env")
+            alert = e.source == "env"
+            yield Block(label, text.strip(), turn=turn.index, fold=FOLDS["event"], alert=alert, kind="state")
         for f in self.violations(turn.index):
             yield from _finding(f, turn.index)
 
@@ -167,11 +185,12 @@ class Story:
     # -- half a page --------------------------------------------------------------------------------------------------
 
     def overview(self, turn: int | None = None) -> Document:
-        """What it came to: verdict, scores, findings, and the state's changes up to and with a turn (None: all)."""
+        """The rules broken in a turn (None: by the whole), what the episode came to, the state's changes up to that turn."""
         e, t = self.episode, self.trajectory
         mark = verdict(e.outcome, e.gold)
         how = t.outcome + (f" by limit: {t.truncation}" if t.truncation else "")
         blocks: list[Block] = [
+            *broken(self.violations(turn), t.turns[turn] if turn is not None and turn >= 0 else None),
             Rule((f"{mark}", mark.style), [(how, "muted")], turn=-1),
             Block(("gold", "muted"), number(e.gold), "strong", turn=-1),
             Block(("reward", "muted"), number(e.reward), "strong", turn=-1),
@@ -192,24 +211,8 @@ class Story:
         if self.findings:
             blocks.append(Rule(("findings", "strong"), [], turn=-1))
             blocks += [finding_line(f) for f in self.findings]
-        changes = [(i.index, c) for i in t.turns if turn is None or i.index <= turn for c in i.changes]
-        if changes or t.state_before is not None:
-            until = "" if turn is None else "before turn 0" if turn < 0 else f"after turn {turn}"
-            blocks.append(Rule(("state", "strong"), [(until, "muted")] if until else [], turn=-1))
-            if not changes:
-                blocks.append(Block(("", ""), "unchanged", "muted", turn=-1))
-            for i, c in changes:
-                now = "state" if i == turn else "muted"
-                blocks.append(Block((f"{_SIGNS[c.operation]} @{i}", now), change(c), turn=-1, fold=FOLDS["state"]))
+        blocks += state(t, turn)
         return Document(blocks)
-
-
-def compact(value: Any) -> str:
-    """A value as JSON on one line, for people: text that is not Unicode is shown as far as it can be."""
-    try:
-        return msgspec.json.encode(value).decode()
-    except (UnicodeEncodeError, TypeError, ValueError):
-        return repr(value)
 
 
 def _json(text: str) -> str:
@@ -222,42 +225,36 @@ def _json(text: str) -> str:
         return text
 
 
-def change(c: StateChange) -> str:
-    """``/orders/O-1/status  "pending" → "cancelled"``."""
-    if c.operation == "add":
-        return f"{c.path}  {compact(c.after)}"
-    if c.operation == "remove":
-        return f"{c.path}  was {compact(c.before)}"
-    return f"{c.path}  {compact(c.before)} → {compact(c.after)}"
-
-
 def _message(message: Message, turn: int, pretty: bool) -> Iterable[Block]:
     """A message: reasoning, words, images, calls; the label stands at the first of them."""
     role = message.role
-    name = role if not message.name else message.name
-    label: Piece = (name, role)
+    label: Piece = (message.name or role, role)
     content = message.content
     parts = content if not isinstance(content, str) else ()
     fold = FOLDS[role]
+    kind = "" if role in ("assistant", "system") or turn < 0 else "results" if role == "tool" else "says"
+    kept: dict[str, Any] = {"turn": turn, "fold": fold, "kind": kind}
     if isinstance(content, str) and (content or not message.tool_calls):
-        text = content or "(nothing)"
-        if pretty and role == "tool":
-            text = _json(text)
-        yield Block(label, text, "" if content else "muted", turn=turn, fold=fold)
+        if not content:
+            yield Block(label, "(nothing)", "muted", **kept)
+        elif role == "tool":
+            yield Block(label, _json(content) if pretty else content, **kept)
+        else:
+            yield Prose(label, content, **kept)
         label = ("", "")
     for p in parts:
         if isinstance(p, ReasoningPart):
-            yield Block(("thinks", "thinks"), p.text, "thinks", turn=turn, fold=FOLDS["thinks"])
+            yield Prose(("thinks", "thinks"), p.text, "thinks", turn=turn, fold=FOLDS["thinks"], kind="thinks")
         elif isinstance(p, ImagePart):
-            yield Block(label, f"[image {p.mime}, {len(p.data):,} bytes]", "muted", turn=turn)
+            yield Block(label, f"[{picture(p.mime, p.data)}]", "muted", turn=turn, fold=2, kind=kind)
             label = ("", "")
         elif p.text:
-            yield Block(label, p.text, turn=turn, fold=fold)
+            yield Prose(label, p.text, **kept)
             label = ("", "")
     for c in message.tool_calls:
         how = "" if c.origin == "native" else f"   (written as {c.origin})"
         arguments = _json(c.arguments) if pretty else c.arguments
-        yield Block(label, f"→ {c.name}({arguments}){how}", "strong", turn=turn, fold=FOLDS["tool"])
+        yield Block(label, f"→ {c.name}({arguments}){how}", "strong", turn=turn, fold=FOLDS["tool"], kind="calls")
         label = ("", "")
 
 
@@ -289,6 +286,7 @@ def finding_line(f: Finding) -> Block:
 
 def _finding(f: Finding, turn: int) -> Iterable[Block]:
     """A broken rule where it was broken, with its evidence."""
-    yield Block((f"{VIOLATION} rule", "flag"), f"{f.dimension}/{f.rule} violated", "flag", turn=turn, fold=4, alert=True)
+    text = f"{f.dimension}/{f.rule} violated" + (f"   (weight {number(f.weight)})" if f.weight != 1 else "")
+    yield Block((f"{VIOLATION} rule", "flag"), text, "flag", turn=turn, fold=4, alert=True)
     if f.evidence is not None:
         yield Block(("evidence", "muted"), compact(f.evidence), turn=turn, fold=FOLDS["finding"])

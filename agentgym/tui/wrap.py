@@ -39,13 +39,20 @@ def wrap(text: str, width: int, most: int | None = None) -> tuple[list[str], boo
         more = False
     lines: list[str] = []
     for paragraph in plain(text).expandtabs(4).split("\n"):
-        if _WIDE.search(paragraph) is None:
-            _narrow(paragraph, width, lines)
-        else:
-            _cells(paragraph, width, lines)
+        lines += broken(paragraph, width)
         if most is not None and len(lines) > most:
             return lines[:most], True
     return (lines, more) if most is None else (lines[:most], more or len(lines) > most)
+
+
+def broken(paragraph: str, width: int) -> list[str]:
+    """One paragraph that is safe to show, as lines of at most ``width`` cells: its parts in order, blanks left out."""
+    lines: list[str] = []
+    if _WIDE.search(paragraph) is None:
+        _narrow(paragraph, width, lines)
+    else:
+        _cells(paragraph, width, lines)
+    return lines
 
 
 def _narrow(text: str, width: int, lines: list[str]) -> None:

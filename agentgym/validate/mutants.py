@@ -30,7 +30,7 @@ from agentgym.validate.subject import Subject
 MOST = 500
 """Changes of one environment that are tried; of more an even selection is."""
 
-MOST_COSTLY = 24
+MOST_COSTLY = 200
 """As `MOST`, of detectors that need a sandbox: for each change they run in it again."""
 
 MOST_CPU_S = 240.0

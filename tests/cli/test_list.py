@@ -145,3 +145,18 @@ def test_nothing_to_list_is_said_in_a_sentence(agentgym: AgentGym, argv: list[st
 def test_where_nothing_failed_that_is_said(agentgym: AgentGym, solved: Path) -> None:
     ran = agentgym("list", "latest", "--failed")
     assert (ran.code, ran.out, ran.err) == (5, "", "agentgym: no episode of latest failed\n")
+
+
+def test_where_picks_episodes_by_a_filter_and_says_what_is_wrong_with_one(agentgym: AgentGym) -> None:
+    assert agentgym("eval", "tools.retail", "--model", "oracle:cheater", "--limit", "2").code == 0
+    rows = [json.loads(line) for line in agentgym("list", "latest", "--json").lines]
+    some = [json.loads(line) for line in agentgym("list", "latest", "--json", "--where", "turns>0 -item:0").lines]
+    assert some == [r for r in rows if r["turns"] and not r["task_id"].endswith("/0")]
+    assert 0 < len(some) < len(rows)
+    ran = agentgym("list", "latest", "--where", "gold<1 dmi:policy")
+    assert ran.code == 2
+    assert ran.err.splitlines()[1:3] == ["  gold<1 dmi:policy", "         ^^^"]
+    assert "Did you mean: dim?" in ran.err
+    ran = agentgym("list", "latest", "--where", "turns>1000")
+    assert (ran.code, "fits 'turns>1000'" in ran.err) == (5, True)
+    assert agentgym("list", "runs", "--where", "gold<1").code == 2

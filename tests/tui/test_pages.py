@@ -31,7 +31,7 @@ def path(originals: Path) -> Path:
 def test_a_query_selects_what_reading_everything_would(
     path: Path, text: str, failed: bool, variant: str | None, sort: str, reverse: bool
 ) -> None:
-    query = Query(text, failed, None, variant, sort, reverse)
+    query = Query(f'"{text}"', failed, None, variant, sort, reverse)
     with Run(path) as run:
         wanted = {
             e.id

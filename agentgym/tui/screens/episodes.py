@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from array import array
 from dataclasses import replace
@@ -22,10 +23,11 @@ from agentgym.records.run import Episode, Run
 from agentgym.report.text import duration, one_line
 from agentgym.tui.document import Block, Document
 from agentgym.tui.marks import TROUBLE, VIOLATION, amount, number, verdict
-from agentgym.tui.pages import PAGE, SORTS, Episodes, Group, Query, groups, select
+from agentgym.tui.pages import PAGE, SORTS, Episodes, Group, Query, groups, known_names, select, why_empty
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.story import Story
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.findline import FindLine
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line, Piece
 from agentgym.tui.widgets.reader import Reader
@@ -92,7 +94,7 @@ class EpisodesScreen(Level):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right,l", "open", "Open", show=False),
         Binding("left,h", "leave", "Up a level", show=False),
-        Binding("slash", "find", "Find", key_display="/", tooltip="Find by task id"),
+        Binding("slash", "find", "Find", key_display="/", tooltip="Filter: part of a task id, gold<1, dim:policy"),
         Binding("f", "failed", "Failed", tooltip="Only the unsolved, or all"),
         Binding("s", "sort", "Sort", tooltip="Sort by the next column"),
         Binding("S", "reverse", "Reverse the order", show=False),
@@ -143,7 +145,7 @@ class EpisodesScreen(Level):
             yield RowList(GROUP_COLUMNS, "", id="groups")
             yield RowList(COLUMNS, "no episode fits", id="episodes")
             yield Reader(id="preview")
-        yield Input(placeholder="part of a task id; Enter keeps, Esc clears", classes="find", id="find")
+        yield FindLine(id="find")
         yield Bar(id="note")
         yield Footer()
 
@@ -201,8 +203,18 @@ class EpisodesScreen(Level):
         name = self.run.path.name if self.size.width >= 110 else short(self.run.path)
         self.show_crumbs([name], [(place, "")])
 
+    @property
+    def find(self) -> FindLine:
+        """The line for a filter."""
+        return self.query_one("#find", FindLine)
+
     def _note(self) -> None:
         note = self.query_one("#note", Bar)
+        if self.find.has_focus:
+            n = self.table.count
+            fit = "…" if self._loading else f"{n:,} of {self.group.episodes:,} {'fits' if n == 1 else 'fit'}"
+            note.show(self.find.hint(fit, note.size.width))
+            return
         e = self.table.current
         if e is None:
             note.show([])
@@ -236,6 +248,7 @@ class EpisodesScreen(Level):
         try:
             ids = await asyncio.to_thread(select, self.run.path, self.query_)
             rows = await asyncio.to_thread(groups, self.run.path)
+            self.table.empty = "" if ids else await asyncio.to_thread(why_empty, self.run.path, self.query_)
             self._describe()
         except AgentGymError as e:
             self._loading = False
@@ -311,21 +324,34 @@ class EpisodesScreen(Level):
 
     def action_find(self) -> None:
         """Opens the line to type in."""
-        find = self.query_one("#find", Input)
-        find.add_class("-open")
-        find.focus()
+        self.find.add_class("-open")
+        self.find.focus()
+        self._learn_names()
+
+    @work(exclusive=True, group="names")
+    async def _learn_names(self) -> None:
+        """Reads what can be completed, off the thread that draws."""
+        with contextlib.suppress(AgentGymError):  # without names there are only fields to complete
+            self.find.known = await asyncio.to_thread(known_names, self.run.path)
+        self._note()
 
     def on_input_changed(self, message: Input.Changed) -> None:
-        """Filters while one types."""
-        self.ask(replace(self.query_, text=message.value.strip()))
+        """Filters while one types; what cannot be read yet leaves the list as it is."""
+        if self.find.error is None:
+            self.ask(replace(self.query_, text=message.value.strip()))
+        self._note()
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
-        """Keeps the filter."""
-        self._close_find()
+        """Keeps the filter, if it is one."""
+        if self.find.error is None:
+            self._close_find()
+        else:
+            self.app.bell()
 
     def _close_find(self) -> None:
-        self.query_one("#find", Input).remove_class("-open")
+        self.find.remove_class("-open")
         self.table.focus()
+        self.call_after_refresh(self._note)
 
     # -- groups -------------------------------------------------------------------------------------------------------
 
@@ -340,8 +366,8 @@ class EpisodesScreen(Level):
 
     def action_leave(self) -> None:
         """Closes what is open, the search or the groups, before it leaves the screen."""
-        if self.query_one("#find", Input).has_focus:
-            self.query_one("#find", Input).value = ""
+        if self.find.has_focus:
+            self.find.value = ""
             self._close_find()
         elif self.groups.has_focus:
             self.action_groups()

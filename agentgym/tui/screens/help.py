@@ -21,7 +21,7 @@ from agentgym.tui.widgets.lineview import LineView
 _NAMES = {
     "question_mark": "?", "slash": "/", "right_square_bracket": "]", "left_square_bracket": "[", "pagedown": "PgDn",
     "pageup": "PgUp", "escape": "Esc", "backspace": "⌫", "enter": "Enter", "down": "↓", "up": "↑", "left": "←",
-    "right": "→", "home": "Home", "end": "End", "space": "Space", "tab": "Tab",
+    "right": "→", "less_than_sign": "<", "greater_than_sign": ">", "home": "Home", "end": "End", "space": "Space", "tab": "Tab",
 }  # fmt: skip
 
 

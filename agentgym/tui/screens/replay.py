@@ -14,16 +14,24 @@ from textual.widgets import Footer
 
 from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode
+from agentgym.report.course import Track, dimensions, tracks
 from agentgym.report.text import duration, one_line
-from agentgym.tui.document import END, Block, Document
+from agentgym.tui.document import END, Block, Document, Prose
 from agentgym.tui.marks import TROUBLE, VIOLATION, number, verdict
 from agentgym.tui.screens.level import Level, short
-from agentgym.tui.story import Story
+from agentgym.tui.story import KINDS, Story
 from agentgym.tui.widgets.bar import Bar
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line
 from agentgym.tui.widgets.reader import Reader
 from agentgym.tui.widgets.timeline import Timeline
+
+SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Turns a second."""
+MOST_TRACKS = 8
+"""Lines of the score timeline."""
+TALL = 36
+"""Lines of a screen from which the score timeline is shown unasked."""
 
 
 class ReplayScreen(Level):
@@ -36,8 +44,19 @@ class ReplayScreen(Level):
         Binding("left_square_bracket", "flag(-1)", "Previous flagged turn", key_display="[", show=False),
         Binding("J,N", "episode(1)", "Episode", tooltip="Next episode"),
         Binding("K,P", "episode(-1)", "Previous episode", show=False),
-        Binding("v", "pretty", "JSON", tooltip="Indent JSON, or not"),
-        Binding("z", "folds", "Unfold", tooltip="Open or close all folds"),
+        Binding("d", "dimension", "Dimension", show=False, tooltip="] and [ by dimension: the next one, or all"),
+        Binding("w", "course", "Scores", tooltip="Score timeline: show and read, hide"),
+        Binding("space", "play", "Play", priority=True, tooltip="Play turn by turn, or pause"),
+        Binding("t", "tokens", "Tokens", show=False, tooltip="The tokens: surprise, loss mask, rows"),
+        Binding("less_than_sign", "speed(-1)", "Slower", show=False, key_display="<", tooltip="Slower, faster"),
+        Binding("greater_than_sign", "speed(1)", "Faster", show=False, key_display=">", tooltip="Slower, faster"),
+        Binding("m", "raw", "Markdown", show=False, tooltip="Markdown, or as written"),
+        Binding("v", "pretty", "JSON", show=False, tooltip="Indent JSON, or not"),
+        *(
+            Binding(str(i), f"hide('{kind}')", f"Hide {name}", show=False, tooltip="Show or hide: " + ", ".join(KINDS.values()))
+            for i, (kind, name) in enumerate(KINDS.items(), 1)
+        ),
+        Binding("z", "folds", "Unfold", show=False, tooltip="Open or close all folds"),
         Binding("tab", "side", "Side", show=False, tooltip="Scores, findings, state"),
         Binding("y", "copy", "Copy", show=False, tooltip="Copy this turn's address"),
     ]
@@ -50,6 +69,14 @@ class ReplayScreen(Level):
             super().__init__()
             self.by = by
 
+    class TokensWanted(Message):
+        """The tokens of the episode are wanted."""
+
+        def __init__(self, episode: Episode, turn: int) -> None:
+            super().__init__()
+            self.episode = episode
+            self.turn = turn
+
     def __init__(self, episode: Episode, turn: int | None = None) -> None:
         super().__init__()
         self.title = "Replay"
@@ -58,8 +85,22 @@ class ReplayScreen(Level):
         self.turn = -1
         """Index of the present turn; -1 the opening, `END` the end."""
         self.pretty = False
+        self.raw = False
+        self.hidden: set[str] = set()
+        """What is not shown; keys of `KINDS`."""
+        self.dimension = ""
+        """The one whose broken rules `]` looks for; empty for all that is flagged."""
+        self.speed = 2
+        """Place in `SPEEDS`."""
+        self.course: bool | None = None
+        """Whether the score timeline is shown; None: as there is room."""
         self._begin = turn
         self._timer: Timer | None = None
+        self._player: Timer | None = None
+        self._used = False
+        """Whether somebody has played, and may want to know the speed."""
+        self._tracked: Story | None = None
+        """Whose score timeline is shown."""
 
     def compose(self) -> ComposeResult:
         """Crumbs, facts, timeline, document beside its outcome, keys."""
@@ -87,6 +128,8 @@ class ReplayScreen(Level):
         """Shows an episode from its beginning or from a turn."""
         self.episode = episode
         self.turn = -1
+        self.dimension = ""
+        self.pause()
         try:
             self.story = Story(episode)
         except AgentGymError as e:
@@ -97,11 +140,18 @@ class ReplayScreen(Level):
             self.query_one("#side", Reader).show(Document([]))
             self._facts()
             return
-        self.reader.show(self.story.document(pretty=self.pretty))
+        self._read()
         if turn is not None:
             self.go(turn)
         self._facts()
         self._side()
+
+    def _read(self) -> None:
+        """The document, as it is to be shown."""
+        assert self.story is not None
+        document = self.story.document(pretty=self.pretty, raw=self.raw)
+        document.hide(self.hidden)
+        self.reader.show(document)
 
     # -- what is shown around it --------------------------------------------------------------------------------------
 
@@ -113,6 +163,8 @@ class ReplayScreen(Level):
             left.append((f"  {VIOLATION} {e.violations} violation{'s' * (e.violations != 1)}", "flag"))
         if e.truncation:
             left.append((f"  cut by limit: {e.truncation}", "warn"))
+        if self.hidden:
+            left.append((f"  hidden: {', '.join(KINDS[k] for k in KINDS if k in self.hidden)}", "warn"))
         right = f"{e.turns} turn{'s' * (e.turns != 1)}  {duration(e.duration_s)}"
         if e.completion_tokens:
             right = f"{e.prompt_tokens:,}+{e.completion_tokens:,} tokens  {right}"
@@ -126,16 +178,39 @@ class ReplayScreen(Level):
         timeline = self.query_one("#timeline", Timeline)
         if story is None:
             timeline.show((), "", -1, [])
+            timeline.show_tracks((), ())
+            self._tracked = None
             return
-        flagged = story.flagged
+        flagged = self.flagged
         right: Line = []
+        if self._player is not None or self._used:
+            right.append((f"{'▶' if self._player is not None else 'paused'} {SPEEDS[self.speed]:g}/s  ", "accent"))
         if 0 <= self.turn < story.turns:
             paid = story.trajectory.turns[self.turn].reward
             total = sum(t.reward for t in story.trajectory.turns[: self.turn + 1])
             if total or paid:
                 right.append((f"reward {paid:+g} = {total:g}  ", "good" if paid > 0 else ""))
-        right.append((f"{len(flagged)} flagged", "flag") if flagged else ("nothing flagged", "muted"))
+        what = f" {one_line(self.dimension, 14)}" if self.dimension else " flagged"
+        right.append((f"{len(flagged)}{what}", "flag") if flagged else ("nothing flagged", "muted"))
         timeline.show(story.marks, story.end_flagged, self.turn, right)
+        wanted = self.size.height >= TALL if self.course is None else self.course
+        if not (wanted and story.turns):
+            timeline.show_tracks((), ())
+            self._tracked = None
+        elif story is not self._tracked:
+            self._tracked = story
+            timeline.show_tracks(*self._course(story))
+
+    def _course(self, story: Story) -> tuple[list[Track], list[str]]:
+        """The tracks with what is known of each at the end, and a line of the scores."""
+        e = self.episode
+        shown = tracks(story.trajectory, story.findings)[:MOST_TRACKS]
+        notes = [f"reward {number(e.reward)}" if t.kind == "reward" else "" for t in shown]
+        scores = [f"gold {number(e.gold)}", f"reward {number(e.reward)}"]
+        scores += [
+            f"{one_line(s.name, 24)} {number(s.value)}" for s in story.scores if s.role != "gold" or len(story.scores) > 1
+        ]
+        return shown, [*notes, " · ".join(dict.fromkeys(scores))]
 
     def _side(self) -> None:
         side = self.query_one("#side", Reader)
@@ -183,13 +258,32 @@ class ReplayScreen(Level):
             by = 0
         self.go(order[max(0, min(place + by, len(order) - 1))])
 
+    @property
+    def flagged(self) -> list[int]:
+        """The turns that `]` goes to."""
+        if self.story is None:
+            return []
+        return self.story.flagged_by(self.dimension) if self.dimension else self.story.flagged
+
+    def action_dimension(self) -> None:
+        """The next dimension in which a rule was broken; after the last one all that is flagged."""
+        if self.story is None:
+            return
+        choices = ["", *dimensions(self.story.findings)]
+        if len(choices) == 1:
+            self.viewer.say("no rule was broken in this episode", calm=True)
+            return
+        self.dimension = choices[(choices.index(self.dimension) + 1) % len(choices)]
+        self.viewer.say(f"] and [ go through {self.dimension or 'all that is flagged'}", calm=True)
+        self._timeline()
+
     def action_flag(self, by: int) -> None:
         """To the next or previous turn that is worth a look."""
         if self.story is None:
             return
         n = self.story.turns
         here = n if self.turn == END else self.turn
-        flagged = [n if t == END else t for t in self.story.flagged]
+        flagged = [n if t == END else t for t in self.flagged]
         ahead = [t for t in flagged if t > here] if by > 0 else [t for t in reversed(flagged) if t < here]
         if not ahead:
             none = (
@@ -208,6 +302,56 @@ class ReplayScreen(Level):
         self.go(message.turn)
         self.reader.focus()
 
+    def on_timeline_left(self) -> None:
+        """Back from the timeline."""
+        self.reader.focus()
+
+    def action_course(self) -> None:
+        """Shows the score timeline and moves the focus there; hides it where it is there already."""
+        timeline = self.query_one(Timeline)
+        shown = self._tracked is not None
+        if shown and not timeline.has_focus and self.course is None:
+            timeline.focus()  # it was there unasked: one wants to read it
+            return
+        self.course = not shown
+        self._timeline()
+        (timeline if self.course else self.reader).focus()
+
+    # -- playing ------------------------------------------------------------------------------------------------------
+
+    def action_play(self) -> None:
+        """Goes on by itself, turn by turn, until the end or until it is told to pause."""
+        if self._player is not None:
+            self.pause()
+        elif self.story is not None:
+            if self.turn == END:
+                self.go(-1)
+            self._used = True
+            self._player = self.set_interval(1 / SPEEDS[self.speed], self._play_on)
+        self._timeline()
+
+    def pause(self) -> None:
+        """Stays where it is."""
+        if self._player is not None:
+            self._player.stop()
+            self._player = None
+
+    def _play_on(self) -> None:
+        if self.turn == END or self.story is None:
+            self.pause()
+            self._timeline()
+            return
+        self.action_turn(1)
+
+    def action_speed(self, by: int) -> None:
+        """Plays slower or faster."""
+        self.speed = max(0, min(self.speed + by, len(SPEEDS) - 1))
+        self._used = True
+        if self._player is not None:
+            self.pause()
+            self.action_play()
+        self._timeline()
+
     def action_episode(self, by: int) -> None:
         """The next or previous episode of the list."""
         self.post_message(self.Step(by))
@@ -220,8 +364,28 @@ class ReplayScreen(Level):
             return
         self.pretty = not self.pretty
         turn = self.turn
-        self.reader.show(self.story.document(pretty=self.pretty))
+        self._read()
         self.go(turn)
+
+    def action_raw(self) -> None:
+        """What people and models say as Markdown, or as they wrote it."""
+        self.raw = not self.raw
+        turn = self.turn
+        for b in self.reader.document.all:
+            if isinstance(b, Prose):
+                b.show_raw(self.raw)
+        self.reader.refit()
+        self.go(turn)
+        self.viewer.say("as it was written" if self.raw else "Markdown", calm=True)
+
+    def action_hide(self, kind: str) -> None:
+        """Shows or hides reasoning, calls, results, observations, or state and events; never what failed or is flagged."""
+        self.hidden ^= {kind}
+        turn = self.turn
+        self.reader.document.hide(self.hidden)
+        self.reader.refit()
+        self.go(turn)
+        self._facts()
 
     def action_folds(self) -> None:
         """Opens all folds, or closes them where one is open."""
@@ -238,6 +402,12 @@ class ReplayScreen(Level):
         """Scores, findings and state at the side, or in place of the document where there is no room for both."""
         self.toggle_class("-side")
         self.call_after_refresh(self._side)
+
+    def action_tokens(self) -> None:
+        """The tokens of the episode, from the present turn on."""
+        if self.story is not None:
+            self.pause()
+            self.post_message(self.TokensWanted(self.episode, self.turn))
 
     def action_copy(self) -> None:
         """Copies the address of the present turn."""

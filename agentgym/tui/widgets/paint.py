@@ -27,7 +27,7 @@ Line = list[Piece]
 
 STYLES = (
     "good", "bad", "warn", "flag", "muted", "strong", "accent", "head", "cursor", "here", "rule", "link",
-    "system", "user", "assistant", "tool", "thinks", "state",
+    "system", "user", "assistant", "tool", "thinks", "state", "code", "em",
 )  # fmt: skip
 """Names of the styles; each is the component class ``line--NAME`` of a screen."""
 

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens as blocks of a document: as running text with the surprise of each below it, or one a line with all that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from rich.cells import cell_len
+
+from agentgym.protocols import Tokens
+from agentgym.report.text import plain
+from agentgym.tui.document import LABEL, WIDE, WIDE_LABEL, Block
+from agentgym.tui.widgets.paint import Line, Piece, fit
+
+Spell = Callable[[Sequence[int]], list[str]]
+"""Ids to one text each."""
+
+HEAT = (
+    (0.9, " ", "muted"),
+    (0.5, "·", "muted"),
+    (0.2, "░", "accent"),
+    (0.05, "▒", "warn"),
+    (0.01, "▓", "bad"),
+    (0.0, "█", "flag"),
+)
+"""Least probability, mark, style: the denser the mark, the less the model expected the token."""
+UNKNOWN_HEAT: Piece = ("?", "warn")
+MASKED: Piece = ("-", "muted")
+"""Not trained on."""
+LEGEND = "surprise: · p<.9  ░ <.5  ▒ <.2  ▓ <.05  █ <.01   - not trained on"
+
+
+def heat(logprob: float) -> Piece:
+    """The mark of a log-probability.
+
+    >>> heat(-0.01), heat(-5.0), heat(float("nan"))
+    ((' ', 'muted'), ('█', 'flag'), ('?', 'warn'))
+    """
+    if not np.isfinite(logprob):
+        return UNKNOWN_HEAT
+    p = float(np.exp(min(logprob, 0.0)))
+    for least, mark, style in HEAT:
+        if p >= least:
+            return mark, style
+    return HEAT[-1][1:]
+
+
+def shown(text: str) -> str:
+    """A token's text on one line: line ends as signs, what is invisible as escapes."""
+    return plain(text).replace("\n", "⏎").replace("\t", "→")
+
+
+class TokenFlow(Block):
+    """Tokens as they follow each other, with ``│`` between them; below each line the marks of those that were sampled.
+
+    Args:
+        label: see `Block`.
+        ids: int[T].
+        spell: their texts; None shows the numbers.
+        marks: one a token; None for no second line.
+        turn: see `Block`.
+        fold: lines shown before it is opened.
+    """
+
+    __slots__ = ("ids", "marks", "rows", "spell")
+
+    def __init__(
+        self,
+        label: Piece,
+        ids: np.ndarray,
+        spell: Spell | None,
+        marks: Sequence[Piece] | None,
+        *,
+        turn: int,
+        fold: int,
+    ) -> None:
+        super().__init__(label, "", turn=turn, fold=fold)
+        self.ids, self.spell, self.marks = ids, spell, marks
+        self.rows: list[tuple[int, int]] = []
+        """First token of each row, and the one after its last."""
+
+    def layout(self, width: int) -> int:
+        """Fills rows with tokens; no further than is shown."""
+        if width != self.width:
+            room = max(width - (WIDE_LABEL if width >= WIDE else LABEL) - 3, 8)
+            most = None if self.opened or self.fold is None else self.fold + 2
+            self.rows, self.more = [], False
+            begin = size = 0
+            for at, cells in enumerate(self._cells()):
+                cells = min(cells, room)
+                if size + cells > room and at > begin:
+                    self.rows.append((begin, at))
+                    begin, size = at, 0
+                    if most is not None and len(self.rows) >= most:
+                        self.more = True
+                        break
+                size += cells + 1
+            if not self.more and begin < len(self.ids):
+                self.rows.append((begin, len(self.ids)))
+            if self.more and self.fold is not None:
+                del self.rows[self.fold :]
+            self.width = width
+        return len(self.rows) * self._high + (self.more or (self.opened and self.fold is not None))
+
+    @property
+    def _high(self) -> int:
+        return 1 if self.marks is None else 2
+
+    def _cells(self) -> Iterator[int]:
+        """Cells of each token, spelled a few hundred at a time."""
+        for begin in range(0, len(self.ids), 256):
+            for text in self._texts(begin, min(begin + 256, len(self.ids))):
+                yield max(1, cell_len(text))
+
+    def _texts(self, begin: int, end: int) -> list[str]:
+        ids = self.ids[begin:end].tolist()
+        return [shown(t) for t in self.spell(ids)] if self.spell is not None else [str(i) for i in ids]
+
+    def row_of(self, token: int) -> int:
+        """The line, within the block, on which a token stands; the last one where it is folded away."""
+        for i, (begin, end) in enumerate(self.rows):
+            if begin <= token < end:
+                return i * self._high
+        return max(0, len(self.rows) * self._high - 1)
+
+    def line(self, index: int, width: int) -> Line:
+        """A row of tokens, or of their marks."""
+        label = WIDE_LABEL if width >= WIDE else LABEL
+        front: Line = [(" ", ""), (fit(self.label[0], label) + " ", self.label[1])] if index == 0 else [(" " * (label + 2), "")]
+        row, second = divmod(index, self._high)
+        if row >= len(self.rows):
+            text = "▾ Enter folds this" if self.opened else f"▸ Enter shows all of it ({len(self.ids):,} tokens)"
+            return [*front, (text, "link")]
+        begin, end = self.rows[row]
+        room = max(width - label - 3, 8)
+        for at, text in enumerate(self._texts(begin, end), begin):
+            if cell_len(text) > room:
+                text = fit(text, room)
+            mark, style = self.marks[at] if self.marks is not None else ("", "muted")
+            if second:
+                front += [(mark * max(1, cell_len(text)), style), (" ", "")]
+            else:
+                front += [(text or "‥", style if self.marks is not None else ""), ("│", "rule")]
+        return front
+
+
+class TokenTable(Block):
+    """One token a line: place, mark, log-probability, probability, whether it is trained on, version, number, text."""
+
+    __slots__ = ("spell", "tokens")
+
+    def __init__(self, tokens: Tokens, spell: Spell | None, *, turn: int) -> None:
+        super().__init__(("", ""), "", turn=turn)
+        self.tokens, self.spell = tokens, spell
+
+    def layout(self, width: int) -> int:
+        """A head and a line a token."""
+        return 1 + len(self.tokens.output_ids)
+
+    def row_of(self, token: int) -> int:
+        """The line, within the block, on which a token stands."""
+        return token + 1
+
+    def line(self, index: int, width: int) -> Line:
+        """The head, or a token."""
+        if index == 0:
+            return [("   place    log p      p  trained  version        id  text", "head")]
+        at, t = index - 1, self.tokens
+        logprob = float(t.logprobs[at])
+        mark, style = heat(logprob)
+        known = bool(np.isfinite(logprob))
+        masked = t.mask is not None and not t.mask[at]
+        id = int(t.output_ids[at])
+        text = shown(self.spell([id])[0]) if self.spell is not None else ""
+        return [
+            (f"{at:>8} ", "muted"),
+            (f"{logprob:>8.3f} {np.exp(logprob):>6.1%}" if known else f"{'unknown':>8} {'':>6}", style),
+            (f" {mark * 2} ", style),
+            (f"{'  -' if masked else '  ✓' if known else '  ?':<6}", "muted"),
+            (f"{'' if t.versions is None else int(t.versions[at]):>7}", ""),
+            (f"{id:>10}  ", "muted"),
+            (f"“{text}”" if self.spell is not None else "", "strong"),
+        ]
+
+
+def marks_of(tokens: Tokens) -> list[Piece]:
+    """The marks of a turn's output."""
+    masks = [1] * len(tokens.output_ids) if tokens.mask is None else tokens.mask.tolist()
+    return [heat(p) if m else MASKED for p, m in zip(tokens.logprobs.tolist(), masks, strict=True)]
+
+
+def summary(tokens: Tokens) -> str:
+    """``version 3, perplexity 1.51, least -5.20 at 12``."""
+    parts = []
+    if tokens.versions is not None and len(tokens.versions):
+        low, high = int(tokens.versions.min()), int(tokens.versions.max())
+        parts.append(f"version {low}" if low == high else f"versions {low} to {high}")
+    told = np.isfinite(tokens.logprobs)
+    known = tokens.logprobs[told].astype(np.float64)
+    if unknown := len(tokens.logprobs) - len(known):
+        parts.append(f"{unknown} unknown")
+    if len(known):
+        mean, least = float(known.mean()), int(np.flatnonzero(told)[known.argmin()])
+        parts += [f"perplexity {np.exp(min(-mean, 50.0)):.2f}", f"least {float(tokens.logprobs[least]):.2f} at {least}"]
+    if tokens.logprob_kind != "raw":
+        parts.append(tokens.logprob_kind.replace("_", " "))
+    return ", ".join(parts)
+
+
+def surprises(tokens: Tokens, below: float = 0.05) -> list[int]:
+    """Places of the tokens that had less than this probability."""
+    with np.errstate(invalid="ignore"):
+        return [int(i) for i in np.flatnonzero(tokens.logprobs < np.log(below))]
