@@ -19,6 +19,7 @@ from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
 from agentgym.tui.screens.label import LabelScreen
 from agentgym.tui.screens.level import Level
+from agentgym.tui.screens.play import PlayForm, PlayScreen
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 
@@ -31,7 +32,7 @@ class Viewer(Comparing):
         run: the run to open; None for the list of runs.
         episode: the episode to open.
         turn: the turn to begin at.
-        over: a screen to begin with, over the list of the run's episodes.
+        over: a screen to begin with, over the list of the run's episodes or, without a run, that of runs.
     """
 
     TITLE = "agentgym"
@@ -71,8 +72,8 @@ class Viewer(Comparing):
         run, episode, turn = self._start
         if run is None:
             self.push_screen(RunsScreen(self.root))
-            return
-        self.push_screen(EpisodesScreen(run, select=episode))
+        else:
+            self.push_screen(EpisodesScreen(run, select=episode))
         if episode is not None:
             self.push_screen(ReplayScreen(episode, turn))
         if self._over is not None:
@@ -113,6 +114,23 @@ class Viewer(Comparing):
     def on_episodes_screen_label(self, message: EpisodesScreen.Label) -> None:
         """Preferences are to be given."""
         self.push_screen(LabelScreen(message.run, default_annotator()))
+
+    def on_play_screen_over(self, message: PlayScreen.Over) -> None:
+        """What was played is on record: its replay, from where one goes up as ever."""
+        self.pop_screen()
+        run = Run(message.path)
+        episode = next(run.episodes())
+        self.push_screen(EpisodesScreen(run, select=episode))
+        self.push_screen(ReplayScreen(episode))
+
+    async def action_quit(self) -> None:
+        """Ends; who plays leaves the seat first, so that what was played is kept."""
+        if isinstance(self.screen_stack[-1], PlayForm):
+            self.pop_screen()
+        if isinstance(self.screen, PlayScreen) and self.screen.playing:
+            self.screen.leave()
+        else:
+            await super().action_quit()
 
     def action_up(self) -> None:
         """One level up: from whatever stands above the episodes, to them, to the runs."""
