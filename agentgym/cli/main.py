@@ -208,6 +208,8 @@ def parser() -> argparse.ArgumentParser:
         "address", nargs="?", default="latest", metavar="ADDRESS", help="RUN or RUN::FAMILY/VARIANT/ITEM[/TRIAL][@TURN]"
     )
     c.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    c.add_argument("--html", metavar="FILE", help="of an episode: write it as one HTML file, to be sent to others")
+    c.add_argument("--markdown", metavar="FILE", help="of an episode: write it as Markdown, for a pull request; - prints it")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
     c.add_argument("--scores", metavar="NAME", help="read this set of later scores, made by `agentgym rescore`")
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +23,7 @@ from agentgym.tui.screens.level import Level
 from agentgym.tui.screens.play import PlayForm, PlayScreen
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
+from agentgym.tui.screens.share import ShareMenu, share
 
 
 class Viewer(Comparing):
@@ -114,6 +116,10 @@ class Viewer(Comparing):
     def on_episodes_screen_label(self, message: EpisodesScreen.Label) -> None:
         """Preferences are to be given."""
         self.push_screen(LabelScreen(message.run, default_annotator()))
+
+    def on_replay_screen_share_wanted(self, message: ReplayScreen.ShareWanted) -> None:
+        """An episode is to be exported."""
+        self.push_screen(ShareMenu(), partial(share, self, message.episode))
 
     def on_play_screen_over(self, message: PlayScreen.Over) -> None:
         """What was played is on record: its replay, from where one goes up as ever."""
