@@ -299,7 +299,8 @@ examples:
     c.add_argument("run", nargs="?", default="latest", metavar="RUN", help="the run (default: the newest)")
     c.add_argument(
         "--with", action="append", default=[], dest="evaluators", metavar="EVALUATOR",
-        help="own (the tasks' own verifiers), NAME, pkg.mod:verifier, or ./file.py:verifier; may be repeated",
+        help="own (the tasks' own verifiers), NAME, pkg.mod:verifier, or ./file.py:verifier, each of the latter also with"
+        " parameters as in 'numeric(absolute=.01)'; may be repeated",
     )  # fmt: skip
     c.add_argument("--as", choices=("gold", "metric"), default="gold", dest="role", help="what they say counts as (gold)")
     c.add_argument("--scores", metavar="NAME", help="name of the new set (default: the evaluators')")

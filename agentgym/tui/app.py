@@ -24,6 +24,7 @@ from agentgym.tui.screens.play import PlayForm, PlayScreen
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 from agentgym.tui.screens.share import ShareMenu, share
+from agentgym.tui.screens.whatif import WhatIfScreen
 
 
 class Viewer(Comparing):
@@ -120,6 +121,14 @@ class Viewer(Comparing):
     def on_replay_screen_share_wanted(self, message: ReplayScreen.ShareWanted) -> None:
         """An episode is to be exported."""
         self.push_screen(ShareMenu(), partial(share, self, message.episode))
+
+    def on_episodes_screen_what_if(self, message: EpisodesScreen.WhatIf) -> None:
+        """A run is to be scored again."""
+        self.push_screen(WhatIfScreen(message.run))
+
+    def on_what_if_screen_chosen(self, message: WhatIfScreen.Chosen) -> None:
+        """A flip was chosen: its replay, with the new scores."""
+        self.push_screen(ReplayScreen(message.episode))
 
     def on_play_screen_over(self, message: PlayScreen.Over) -> None:
         """What was played is on record: its replay, from where one goes up as ever."""
