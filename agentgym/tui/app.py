@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
@@ -20,11 +20,13 @@ from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
 from agentgym.tui.screens.label import LabelScreen
 from agentgym.tui.screens.level import Level
-from agentgym.tui.screens.play import PlayForm, PlayScreen
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 from agentgym.tui.screens.share import ShareMenu, share
-from agentgym.tui.screens.whatif import WhatIfScreen
+
+if TYPE_CHECKING:
+    from agentgym.tui.screens.play import PlayScreen
+    from agentgym.tui.screens.whatif import WhatIfScreen
 
 
 class Viewer(Comparing):
@@ -124,6 +126,8 @@ class Viewer(Comparing):
 
     def on_episodes_screen_what_if(self, message: EpisodesScreen.WhatIf) -> None:
         """A run is to be scored again."""
+        from agentgym.tui.screens.whatif import WhatIfScreen  # what scores: only for those who ask
+
         self.push_screen(WhatIfScreen(message.run))
 
     def on_what_if_screen_chosen(self, message: WhatIfScreen.Chosen) -> None:
@@ -140,11 +144,8 @@ class Viewer(Comparing):
 
     async def action_quit(self) -> None:
         """Ends; who plays leaves the seat first, so that what was played is kept."""
-        if isinstance(self.screen_stack[-1], PlayForm):
-            self.pop_screen()
-        if isinstance(self.screen, PlayScreen) and self.screen.playing:
-            self.screen.leave()
-        else:
+        leave = getattr(self.screen, "leave", None)
+        if leave is None or not leave():
             await super().action_quit()
 
     def action_up(self) -> None:

@@ -175,13 +175,16 @@ class PlayScreen(Level):
         """To the answer."""
         self.query_one("#answer").focus()
 
-    def leave(self) -> None:
-        """Leaves the seat; asks to be sure."""
+    def leave(self) -> bool:
+        """Leaves the seat, asking to be sure; False where there is nobody in it any more."""
+        if not self.playing:
+            return False
         if not self._leaving:
             self._leaving = True
             self.viewer.say("^q again leaves: what you played is kept as truncated (abort) and scored as it is.", calm=True)
-        elif self.playing:
+        else:
             self.policy.leave()
+        return True
 
     def on_line_view_opened(self, message: LineView.Opened) -> None:
         """Nothing is below a conversation."""
@@ -268,6 +271,12 @@ class PlayForm(ModalScreen["Message | None"]):
             self.query_one("#wrong", Static).update(Text(f"{TROUBLE} {plain(str(e))}"))
             return
         self.dismiss(call(self.spec.name, **given))
+
+    def leave(self) -> bool:
+        """Closes the form, and asks below."""
+        self.dismiss(None)
+        below = self.app.screen_stack[-2]
+        return isinstance(below, PlayScreen) and below.leave()
 
     def action_close(self) -> None:
         """Back, with nothing said."""
