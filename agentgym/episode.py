@@ -18,7 +18,7 @@ import msgspec
 from agentgym.chat import ImagePart, Message, clean_text
 from agentgym.env import ChatEnv
 from agentgym.errors import DefinitionError, InfrastructureError, MissingReplyError, redact
-from agentgym.protocols import NO_USAGE, Completion, EpisodeContext, FinishReason, Policy, Sampling, Usage
+from agentgym.protocols import NO_USAGE, Completion, EpisodeContext, FinishReason, Left, Policy, Sampling, Usage
 from agentgym.sandbox.protocol import SandboxError
 from agentgym.scoring import Finding, Score, Verifier, VerifierContext, gold_value, proxy_reward, verify
 from agentgym.task import FrozenTask, Task, from_numpy, plain
@@ -159,7 +159,7 @@ async def play(
                     raise _Cut("cost")
                 if deadline is not None and time.monotonic() >= deadline:
                     raise _Cut("time")
-    except _Cut as cut:
+    except (_Cut, Left) as cut:
         limit = str(cut)
         try:
             await _in_place(threads if in_thread else None, lambda: _finish(env, core, limit, base))

@@ -97,6 +97,14 @@ class EpisodeContext(msgspec.Struct, frozen=True):
     """The environment itself, answers included; only for policies that declare ``privileged = True``."""
 
 
+class Left(Exception):
+    """Raised by a policy that plays no further and is free to: a person who leaves. The episode is then truncated
+    (``abort``) and scored on what was done until then; it is no infrastructure outcome."""
+
+    def __str__(self) -> str:
+        return "abort"
+
+
 class Policy(Protocol):
     """Whatever answers.
 

@@ -208,6 +208,8 @@ def parser() -> argparse.ArgumentParser:
         "address", nargs="?", default="latest", metavar="ADDRESS", help="RUN or RUN::FAMILY/VARIANT/ITEM[/TRIAL][@TURN]"
     )
     c.add_argument("--json", action="store_true", help="as JSON, for other programs")
+    c.add_argument("--html", metavar="FILE", help="of an episode: write it as one HTML file, to be sent to others")
+    c.add_argument("--markdown", metavar="FILE", help="of an episode: write it as Markdown, for a pull request; - prints it")
     c.add_argument("--runs", metavar="DIR", help="folder of runs")
     c.add_argument("--scores", metavar="NAME", help="read this set of later scores, made by `agentgym rescore`")
 
@@ -307,7 +309,8 @@ examples:
     c.add_argument("run", nargs="?", default="latest", metavar="RUN", help="the run (default: the newest)")
     c.add_argument(
         "--with", action="append", default=[], dest="evaluators", metavar="EVALUATOR",
-        help="own (the tasks' own verifiers), NAME, pkg.mod:verifier, or ./file.py:verifier; may be repeated",
+        help="own (the tasks' own verifiers), NAME, pkg.mod:verifier, or ./file.py:verifier, each of the latter also with"
+        " parameters as in 'numeric(absolute=.01)'; may be repeated",
     )  # fmt: skip
     c.add_argument("--as", choices=("gold", "metric"), default="gold", dest="role", help="what they say counts as (gold)")
     c.add_argument("--scores", metavar="NAME", help="name of the new set (default: the evaluators')")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of what people do themselves: `agentgym label`."""
+"""The options of what people do themselves: `agentgym label`, `agentgym play`."""
 
 from __future__ import annotations
 
@@ -37,4 +37,26 @@ examples:
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of pairs (0)")
     p.add_argument("--report", action="store_true", help="ask nothing: print how many answers there are and how far they agree")
     p.add_argument("--json", action="store_true", help="with --report: the summary and every answer, one JSON value a line")
+    p.add_argument("--runs", metavar="DIR", help="folder of runs")
+
+    p = commands.add_parser(
+        "play",
+        help="take the agent's seat yourself: a human baseline",
+        description="Lets a person play a task in the terminal, with the words and tools that an agent has, and records it\n"
+        "as a run by the policy `human`. Nothing can be taken back. Who leaves early has the episode kept as truncated.",
+        epilog="""examples:
+  agentgym play tools.retail
+  agentgym play tools.retail/tempt/3
+  agentgym play ./my_tasks.py:Refunds
+""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("task", metavar="TASK", help="family, task id, or file.py[:Class]; of several tasks the first is played")
+    p.add_argument("--variant", metavar="NAME", help="twin to play, e.g. tempt")
+    p.add_argument("-k", metavar="TEXT", dest="keyword", help="only task ids that contain TEXT")
+    p.add_argument("-T", action="append", default=[], dest="params", metavar="NAME=VALUE", help="environment parameter")
+    p.add_argument("--data", metavar="PATH", help="data file, for environments over data sets")
+    p.add_argument("--sandbox", metavar="NAME", help="what holds in the code that is run, see `agentgym eval --help`")
+    p.add_argument("--judge", metavar="KIND:NAME", help="the model that tasks are judged by which ask one")
     p.add_argument("--runs", metavar="DIR", help="folder of runs")

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import msgspec
 
 from agentgym.cli.main import OK
 from agentgym.cli.runs import find_run_or_guest
-from agentgym.errors import NotFoundError
+from agentgym.errors import NotFoundError, RecordError, UsageError
 from agentgym.records.run import Address, Run, runs_root
 from agentgym.report.console import print_summary, render_episode, render_turn, scores_line
 from agentgym.report.screen import console, say
@@ -27,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
     with Run(find_run_or_guest(address.run, runs_root(args.runs)), scores=args.scores) as run:
         if args.scores and not args.json:
             say(out, scores_line(run))
+        if args.html is not None or args.markdown is not None:
+            return _share(run, address, args)
         if address.task_id is None:
             summary = summarize(run)
             if args.json:
@@ -57,4 +60,24 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(document))
         else:
             out.print(render_episode(episode, trajectory))
+    return OK
+
+
+def _share(run: Run, address: Address, args: argparse.Namespace) -> int:
+    """Writes an episode for others."""
+    from agentgym.report import share
+
+    if address.task_id is None or args.json:
+        raise UsageError(
+            "--html and --markdown write one episode, RUN::FAMILY/VARIANT/ITEM/TRIAL; of a run, see `agentgym report`"
+        )
+    episode = run.at(address)
+    for name, make in ((args.html, share.page), (args.markdown, share.markdown)):
+        if name == "-":
+            print(make(episode), end="")
+        elif name is not None:
+            try:
+                Path(name).write_text(make(episode), encoding="utf-8")
+            except OSError as e:
+                raise RecordError(f"{name} cannot be written: {e.strerror}") from e
     return OK

@@ -7,6 +7,7 @@ when that does: with the process that started it.
 
 from __future__ import annotations
 
+import ast
 import atexit
 import collections
 import functools
@@ -74,19 +75,25 @@ _WAYS = {"sandbox": ("--sandbox NAME", "a sandbox", "sandbox"), "policy": ("--ju
 
 
 def load_evaluators(names: Iterable[str]) -> list[Verifier]:
-    """The verifiers of these names or places. A factory is called without arguments; a list stands for several.
+    """The verifiers of these names or places. A factory is called, without arguments or with those of
+    ``NAME(parameter=value, ...)``; a list stands for several.
 
     Raises:
         NotFoundError: there is none of that name, or nothing at that place.
         DefinitionError: what is there is no verifier.
     """
     found: list[Verifier] = []
-    for name in names:
+    for whole in names:
+        name, given = _called(whole)
         thing = registry.evaluators.get(name)
+        if given and (isinstance(thing, (Verifier, list, tuple)) or not callable(thing)):
+            raise UsageError(f"{name} takes no parameters: it is a verifier as it stands")
         if not isinstance(thing, (Verifier, list, tuple)) and callable(thing):
             try:
-                thing = thing()
-            except TypeError as e:
+                thing = thing(**given)
+            except (TypeError, ValueError) as e:
+                if given:
+                    raise UsageError(f"{whole}: {e}") from e
                 raise DefinitionError(
                     f"{name} is no verifier, and makes none without arguments ({e}): put `mine = ...` into a file and name"
                     " it as ./FILE.py:mine"
@@ -96,6 +103,28 @@ def load_evaluators(names: Iterable[str]) -> list[Verifier]:
             raise DefinitionError(f"{name} is no verifier: one is made with @agentgym.verifier, several are a list of them")
         found += several
     return found
+
+
+def _called(text: str) -> tuple[str, dict[str, Any]]:
+    """``NAME(parameter=value, ...)`` cut into its parts; values are literals.
+
+    Raises:
+        UsageError: it is not that.
+    """
+    name, bracket, _ = text.partition("(")
+    if not bracket:
+        return text, {}
+    try:
+        tree = ast.parse(f"f{text[len(name) :]}", mode="eval").body
+        if not isinstance(tree, ast.Call) or tree.args or not isinstance(tree.func, ast.Name):
+            raise ValueError
+        if any(k.arg is None for k in tree.keywords):
+            raise ValueError
+        return name.strip(), {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords}
+    except (ValueError, SyntaxError, RecursionError):
+        raise UsageError(
+            f"{text!r} is not NAME(parameter=value, ...) with numbers, 'texts', True, False or None as values"
+        ) from None
 
 
 class Given(msgspec.Struct):

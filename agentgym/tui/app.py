@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
@@ -22,6 +23,11 @@ from agentgym.tui.screens.level import Level
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 from agentgym.tui.screens.search import SearchScreen
+from agentgym.tui.screens.share import ShareMenu, share
+
+if TYPE_CHECKING:
+    from agentgym.tui.screens.play import PlayScreen
+    from agentgym.tui.screens.whatif import WhatIfScreen
 
 
 class Viewer(Comparing):
@@ -33,7 +39,7 @@ class Viewer(Comparing):
         episode: the episode to open.
         turn: the turn to begin at.
         compared: what to hold the run or the episode against at once; None: nothing.
-        over: a screen to begin with, over the list of the run's episodes.
+        over: a screen to begin with, over the list of the run's episodes or, without a run, that of runs.
     """
 
     TITLE = "agentgym"
@@ -76,13 +82,14 @@ class Viewer(Comparing):
         run, episode, turn = self._start
         if run is None:
             self.push_screen(RunsScreen(self.root))
-            return
-        self.push_screen(EpisodesScreen(run, select=episode))
+        else:
+            self.push_screen(EpisodesScreen(run, select=episode))
         if episode is not None:
             self._replay_of(episode, turn)
         if self._over is not None:
             self.push_screen(self._over)
-        self.begin_comparison(run, episode)
+        if run is not None:
+            self.begin_comparison(run, episode)
 
     # -- from screen to screen ----------------------------------------------------------------------------------------
 
@@ -139,6 +146,34 @@ class Viewer(Comparing):
     def on_episodes_screen_label(self, message: EpisodesScreen.Label) -> None:
         """Preferences are to be given."""
         self.push_screen(LabelScreen(message.run, default_annotator()))
+
+    def on_replay_screen_share_wanted(self, message: ReplayScreen.ShareWanted) -> None:
+        """An episode is to be exported."""
+        self.push_screen(ShareMenu(), partial(share, self, message.episode))
+
+    def on_episodes_screen_what_if(self, message: EpisodesScreen.WhatIf) -> None:
+        """A run is to be scored again."""
+        from agentgym.tui.screens.whatif import WhatIfScreen  # what scores: only for those who ask
+
+        self.push_screen(WhatIfScreen(message.run))
+
+    def on_what_if_screen_chosen(self, message: WhatIfScreen.Chosen) -> None:
+        """A flip was chosen: its replay, with the new scores."""
+        self.push_screen(ReplayScreen(message.episode))
+
+    def on_play_screen_over(self, message: PlayScreen.Over) -> None:
+        """What was played is on record: its replay, from where one goes up as ever."""
+        self.pop_screen()
+        run = Run(message.path)
+        episode = next(run.episodes())
+        self.push_screen(EpisodesScreen(run, select=episode))
+        self.push_screen(ReplayScreen(episode))
+
+    async def action_quit(self) -> None:
+        """Ends; who plays leaves the seat first, so that what was played is kept."""
+        leave = getattr(self.screen, "leave", None)
+        if leave is None or not leave():
+            await super().action_quit()
 
     def action_up(self) -> None:
         """One level up: from whatever stands above the episodes, to them, to the runs."""

@@ -33,16 +33,16 @@ def blind(trajectory: Trajectory, notes: Iterable[Note] = (), parts: int | None 
         by_turn.setdefault(note.turn, []).append(note)
     blocks: list[Block] = []
     for m in trajectory.opening:
-        blocks += _message(m, -1)
+        blocks += message_blocks(m, -1)
     for turn in trajectory.turns:
         facts: Line = [("they part here", "accent")] if turn.index == parts else []
         blocks.append(Rule((f"turn {turn.index}", "strong"), facts, turn=turn.index))
-        blocks += _message(turn.message, turn.index)
+        blocks += message_blocks(turn.message, turn.index)
         results = {r.call_id: r for r in turn.results}
         for m in turn.observation:
             result = results.get(m.tool_call_id or "") if m.role == "tool" else None
             if result is None:
-                blocks += _message(m, turn.index)
+                blocks += message_blocks(m, turn.index)
                 continue
             ok = result.status == "ok"
             label: Piece = (f"{GOOD if ok else BAD} {result.name}", "tool" if ok else "bad")
@@ -71,7 +71,7 @@ def _json(value: object) -> str:
         return repr(value)
 
 
-def _message(message: Message, turn: int) -> Iterable[Block]:
+def message_blocks(message: Message, turn: int) -> Iterable[Block]:
     """A message: reasoning, words, images, calls; the label stands at the first of them."""
     role = message.role
     label: Piece = (role, role)

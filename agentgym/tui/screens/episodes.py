@@ -102,6 +102,7 @@ class EpisodesScreen(Level):
         Binding("S", "reverse", "Reverse the order", show=False),
         Binding("tab", "groups", "Families", tooltip="Families and variants"),
         Binding("y", "copy", "Copy", show=False, tooltip="Copy the episode's address"),
+        Binding("W", "what_if", "What if", show=False, tooltip="Score again with other rules"),
         Binding("L", "label", "Label", show=False, tooltip="Say which of two trials is better"),
         Binding("r", "refresh", "Refresh", show=False),
     ]
@@ -113,6 +114,13 @@ class EpisodesScreen(Level):
         def __init__(self, episode: Episode) -> None:
             super().__init__()
             self.episode = episode
+
+    class WhatIf(Message):
+        """The run is to be scored again."""
+
+        def __init__(self, run: Run) -> None:
+            super().__init__()
+            self.run = run
 
     class Label(Message):
         """Preferences between its trials are to be given."""
@@ -460,6 +468,10 @@ class EpisodesScreen(Level):
         """Copies the episode's address."""
         if (e := self.table.current) is not None:
             self.viewer.copy_address(e.address)
+
+    def action_what_if(self) -> None:
+        """To the question what other rules would say."""
+        self.post_message(self.WhatIf(self.run))
 
     def action_label(self) -> None:
         """To the question which of two trials is better."""

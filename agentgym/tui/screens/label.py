@@ -63,7 +63,7 @@ class LabelScreen(Level):
         Binding("r", "reasons", "Reasons", tooltip="Words for the reasons of the next answer"),
         Binding("a", "note", "Note", tooltip="A note on the present turn"),
         Binding("u", "undo", "Undo", tooltip="Take back the last answer"),
-        Binding("tab,left,right,h,l", "other", "Other", tooltip="To the other trial"),
+        Binding("tab,left,right,h,l", "other", "To the other trial", show=False),
         Binding("n", "turn(1)", "Next turn", show=False),
         Binding("p", "turn(-1)", "Previous turn", show=False),
         Binding("right_square_bracket", "part", "To where they part", key_display="]", show=False),
@@ -180,6 +180,7 @@ class LabelScreen(Level):
                 continue
             break
         self.shown, self.finished = shown, False
+        self.remove_class("-done")
         self.question = question if question in left else left[0]
         await self._show(True)
         if len(self._answered) % 5 == 0:
@@ -200,10 +201,14 @@ class LabelScreen(Level):
 
     async def _finish(self) -> None:
         self.shown, self.finished = None, True
+        self.add_class("-done")
         lines = await asyncio.to_thread(lambda: list(label_lines(summarize_labels(self._store.labels()))))
         blocks = [Block(("", ""), text, "strong" if style == "bold" else "", turn=-1) for text, style in lines]
         assert self.queue is not None
-        done = "all pairs are answered" if len(self.queue) else "no task has two trials that could be compared"
+        done = "no task has two trials that could be compared: play with --trials 2 or more"
+        if len(self.queue):
+            alike = f"; {self._same:,} pairs are alike, word for word" if self._same else ""
+            done = f"all pairs are answered{alike}" if self._answered else f"there is nothing to ask{alike}"
         blocks.insert(0, Block(("done" if len(self.queue) else TROUBLE, "good" if len(self.queue) else "warn"), done, turn=-1))
         if lines:
             name = one_line(str(self.run.path), 200)
@@ -255,10 +260,12 @@ class LabelScreen(Level):
             here = i == self.here
             turns = len(shown.trajectories[i].turns)
             facts = f"{turns} turn{'s' * (turns != 1)}, they part at turn {shown.parts}"
+            if self.has_class("-narrow"):
+                facts += "   Tab: the other"
             bar.show([("▌" if here else " ", "accent"), (f"{i + 1}  {('first', 'second')[i]}", "strong")], [(facts, "muted")])
         note: Line = []
         if self.last is not None:
-            of = "this pair" if shown is not None and self.last.dimension != self.question else "the last pair"
+            of = "this pair" if shown is not None and (self.last.a, self.last.b) == shown.pair else "the last pair"
             note = [(f"{of}, {_asked(self.last.dimension)}: {self._said(self.last)}; it is saved, u takes it back", "muted")]
         elif shown is not None:
             note = [(one_line(shown.task_id, 200), "muted")]

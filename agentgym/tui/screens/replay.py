@@ -59,6 +59,7 @@ class ReplayScreen(Level):
         Binding("z", "folds", "Unfold", show=False, tooltip="Open or close all folds"),
         Binding("tab", "side", "Side", show=False, tooltip="Scores, findings, state"),
         Binding("y", "copy", "Copy", show=False, tooltip="Copy this turn's address"),
+        Binding("e", "share", "Export", show=False, tooltip="Export: HTML, Markdown, JSON, SVG, command"),
     ]
     depth = 2
 
@@ -68,6 +69,13 @@ class ReplayScreen(Level):
         def __init__(self, by: int) -> None:
             super().__init__()
             self.by = by
+
+    class ShareWanted(Message):
+        """The episode is to be exported."""
+
+        def __init__(self, episode: Episode) -> None:
+            super().__init__()
+            self.episode = episode
 
     class TokensWanted(Message):
         """The tokens of the episode are wanted."""
@@ -414,6 +422,10 @@ class ReplayScreen(Level):
         if self.story is not None:
             self.pause()
             self.post_message(self.TokensWanted(self.episode, self.turn))
+
+    def action_share(self) -> None:
+        """To the ways in which the episode can be exported."""
+        self.post_message(self.ShareWanted(self.episode))
 
     def action_copy(self) -> None:
         """Copies the address of the present turn."""
