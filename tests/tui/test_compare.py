@@ -152,10 +152,11 @@ def test_a_damaged_trajectory_is_a_message(root: Path, retail: Run) -> None:
     drive(Viewer(root, retail, retail.episode("tools.retail/control/0")), script, LARGE)
 
 
-def test_the_key_is_only_where_it_means_something(root: Path) -> None:
+def test_a_key_is_only_where_it_means_something(root: Path) -> None:
     async def script(h: Hands) -> None:
         await h.press("question_mark")
-        assert "twins" not in h.text
+        assert "with a second one" in h.text
+        assert "GRPO" not in h.text
 
     drive(Viewer(root), script)
 
