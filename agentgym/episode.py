@@ -192,7 +192,7 @@ async def play(
     else:
         trajectory = core.trajectory
         frozen = core.frozen_task
-        trajectory.calls = list(getattr(player, "calls", ()))  # of a program that asks its model by itself
+        trajectory.calls = list(getattr(player, "model_calls", ()))  # of a program that asks its model by itself
     trajectory.trial = trial
     trajectory.seed = seed
     trajectory.policy = public_name(policy.name)

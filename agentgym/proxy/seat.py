@@ -104,7 +104,7 @@ class Seat(PolicyBase):
         self._repeated: dict[str, asyncio.Future[Outcome]] = {}
 
     @property
-    def calls(self) -> list[ModelCall]:
+    def model_calls(self) -> list[ModelCall]:
         """What the program asked its model; `agentgym.episode.play` keeps it with the trajectory."""
         return self.session.calls
 

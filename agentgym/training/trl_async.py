@@ -448,9 +448,9 @@ class _Watched(PolicyBase):
         return completion
 
     @property
-    def calls(self) -> Any:
+    def model_calls(self) -> Any:
         """Of a program that asks its model by itself."""
-        return getattr(self._inner, "calls", ())
+        return getattr(self._inner, "model_calls", ())
 
     async def end(self) -> None:
         end = getattr(self._inner, "end", None)
