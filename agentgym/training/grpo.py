@@ -7,60 +7,66 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback  # type: ignore[import-not-found, unused-ignore]
-from trl import GRPOConfig, GRPOTrainer  # type: ignore[import-not-found, unused-ignore]
-
 from agentgym.protocols import Sampling
 from agentgym.training import trl as adapter
 from agentgym.training.shared import shared_logprobs
 
-
-class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
-    """Computes the prompt of a group once instead of once for each of its episodes, where nothing forbids it."""
-
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any
-    ) -> Any:
-        plain = self.accelerator.num_processes == 1 and model is self.accelerator.unwrap_model(model) and not self.args.bf16
-        if not plain or kwargs.get("compute_aux_loss") or any(kwargs.get(k) is not None for k in _IMAGES):
-            return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
-        logprobs, entropies = shared_logprobs(model, input_ids, attention_mask, logits_to_keep, self.temperature)
-        return logprobs, entropies if kwargs.get("compute_entropy") else None, None
-
-
 _IMAGES = ("pixel_values", "image_grid_thw", "num_images", "token_type_ids", "mm_token_type_ids")
 
 
-class _Steps(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    def __init__(self, recorder: Any, policy: Any, rollout: adapter.Rollout, show: Callable[[dict[str, Any]], None]) -> None:
-        self.recorder, self.policy, self.rollout, self.show = recorder, policy, rollout, show
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        from agentgym.training.run import cpu_seconds
-
-        more = {
-            "forked": self.rollout.forked,
-            "spoiled": self.rollout.spoiled,
-            "idle": self.rollout.idle,
-            "shrunk": self.rollout.shrunk,
-            "logprob_error": float(f"{self.rollout.largest_error:.2g}"),
-            "cpu_s": cpu_seconds(),
-        }
-        self.show(self.recorder.end_of_step(state.global_step, **more))
+# TRL's classes are asked for when one is made and not when this file is read, which anybody may who has no trainer installed
 
 
-class _Stopping(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    def __init__(self, asked: list[int]) -> None:
-        self.asked = asked
+def _trainer_class() -> Any:
+    from trl import GRPOTrainer  # type: ignore[import-not-found, unused-ignore]
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.asked:
-            control.should_save = control.should_training_stop = True
+    class SharedPromptTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
+        """Computes the prompt of a group once instead of once for each of its episodes, where nothing forbids it."""
+
+        def _get_per_token_logps_and_entropies(
+            self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any
+        ) -> Any:
+            plain = self.accelerator.num_processes == 1 and model is self.accelerator.unwrap_model(model) and not self.args.bf16
+            if not plain or kwargs.get("compute_aux_loss") or any(kwargs.get(k) is not None for k in _IMAGES):
+                return super()._get_per_token_logps_and_entropies(
+                    model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+                )
+            logprobs, entropies = shared_logprobs(model, input_ids, attention_mask, logits_to_keep, self.temperature)
+            return logprobs, entropies if kwargs.get("compute_entropy") else None, None
+
+    return SharedPromptTrainer
 
 
-def stopping(asked: list[int]) -> TrainerCallback:
+def _steps(recorder: Any, policy: Any, rollout: adapter.Rollout, show: Callable[[dict[str, Any]], None]) -> Any:
+    from transformers import TrainerCallback  # type: ignore[import-not-found, unused-ignore]
+
+    class Steps(TrainerCallback):  # type: ignore[misc, unused-ignore]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            from agentgym.training.run import cpu_seconds
+
+            more = {
+                "forked": rollout.forked,
+                "spoiled": rollout.spoiled,
+                "idle": rollout.idle,
+                "shrunk": rollout.shrunk,
+                "logprob_error": float(f"{rollout.largest_error:.2g}"),
+                "cpu_s": cpu_seconds(),
+            }
+            show(recorder.end_of_step(state.global_step, **more))
+
+    return Steps()
+
+
+def stopping(asked: list[int]) -> Any:
     """Saves a checkpoint and ends after the step in which something came to stand in the list."""
-    return _Stopping(asked)
+    from transformers import TrainerCallback
+
+    class Stopping(TrainerCallback):  # type: ignore[misc, unused-ignore]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if asked:
+                control.should_save = control.should_training_stop = True
+
+    return Stopping()
 
 
 def made_trainer(
@@ -71,9 +77,10 @@ def made_trainer(
     recorder: Any,
     policy: Any,
     show: Callable[[dict[str, Any]], None],
-) -> GRPOTrainer:
+) -> Any:
     """The trainer, its checkpoints in ``folder``."""
     import torch
+    from trl import GRPOConfig
 
     from agentgym.training.run import CHECKPOINTS, payment
 
@@ -108,9 +115,9 @@ def made_trainer(
         gradient_checkpointing=False,
         seed=options.seed,
     )
-    trainer = SharedPromptTrainer(model=model, args=config, processing_class=tokenizer, **kit)
+    trainer = _trainer_class()(model=model, args=config, processing_class=tokenizer, **kit)
     trainer.remove_callback(_printer())
-    trainer.add_callback(_Steps(recorder, policy, kit["rollout_func"], show))
+    trainer.add_callback(_steps(recorder, policy, kit["rollout_func"], show))
     return trainer
 
 

@@ -209,9 +209,7 @@ def test_a_model_trained_here_tells_unseen_good_transcripts_from_bad_ones_and_sc
     example.train(rows, tokenizer, folder, steps=30, seed=0, positions=192)
     assert (folder / "model.safetensors").is_file()
     found = example.report(unseen, folder)
-    kinds = found["by_kind"]
-    assert {kinds[f"honest over {worse} in control"] for worse in ("lazy", "random")} == {1.0}
-    assert found["in_order"] >= 0.75  # a cheater that does the same work unasked is hard to tell for a model this small
+    assert found["in_order"] >= 0.9
     json.dumps(found)
     env = tmp_path / "paid.py"
     env.write_text(
