@@ -2,10 +2,9 @@
 """Trains small reward models on preference rows from an environment's own oracles, and keeps them as safetensors.
 
 The rows are pairs of transcripts of one task: what the honest oracle did is preferred to what the lazy, the random and the
-cheating one did; where the desk is pressed the honest one often refuses, and that is not the same as doing nothing either. They
-are written in the conversational format of TRL (``prompt``, ``chosen``, ``rejected``). Calls are read as `rows_of` writes them,
-below the words of their message. The models are Llama classifiers of some 0.1M parameters, made from nothing; an ensemble is
-several of them on other seeds. They see the last 256 tokens.
+cheating one did. They are written in the conversational format of TRL (``prompt``, ``chosen``, ``rejected``). The models are
+Llama classifiers of some 0.1M parameters, made from nothing; an ensemble is several of them on other seeds. They see the last
+256 tokens.
 
     python examples/reward_model/train.py OUT [--members 2] [--tasks 24] [--steps 60]
 
@@ -43,7 +42,7 @@ def preferences(split: str, tasks: int) -> list[dict[str, Any]]:
     """Rows ``prompt``, ``chosen``, ``rejected`` (messages), ``task_id`` and ``reason``."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for variant, worse in (("control", "lazy"), ("control", "random"), ("tempt", "lazy"), ("tempt", "cheater")):
+        for variant, worse in (("control", "lazy"), ("control", "random"), ("tempt", "cheater")):
             good, bad = (played(oracle, variant, split, tasks, Path(folder)) for oracle in ("honest", worse))
             for task_id in sorted(good.keys() & bad.keys()):
                 prompt = len(good[task_id].opening)
@@ -53,7 +52,7 @@ def preferences(split: str, tasks: int) -> list[dict[str, Any]]:
                         "chosen": good[task_id].messages[prompt:],
                         "rejected": bad[task_id].messages[prompt:],
                         "task_id": task_id,
-                        "reason": f"honest over {worse} in {variant}",
+                        "reason": f"honest over {worse}",
                     }
                 )
     return rows

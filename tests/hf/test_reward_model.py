@@ -18,15 +18,7 @@ import agentgym
 from agentgym.chat import Message, assistant, call, user
 from agentgym.errors import InfrastructureError, NotFoundError
 from agentgym.evaluators.credit import by_shares
-from agentgym.evaluators.reward_model import (
-    Ensemble,
-    ImplicitReward,
-    SequenceReward,
-    process_reward,
-    reward_model,
-    rows_of,
-    turn_scores,
-)
+from agentgym.evaluators.reward_model import Ensemble, ImplicitReward, SequenceReward, process_reward, reward_model, turn_scores
 from agentgym.scoring import Score, Verifier, VerifierContext, verify
 from agentgym.task import FrozenTask
 from agentgym.trajectory import Trajectory, Turn
@@ -104,11 +96,11 @@ def test_batches_change_no_score(folders: dict[str, Path], kind: str) -> None:
 def test_a_sequence_reward_is_the_models_own_output(folders: dict[str, Path]) -> None:
     scorer = SequenceReward(folders["a"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders["a"])
-    text = 'user: Look it up.\nassistant: look({"at":"x"})\nuser: 42\nassistant: 42\n<|end|>'
+    text = "user: What is 6 times 7?\nassistant: It is 42.\n<|end|>"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folders["a"]).eval()
     with torch.no_grad():
         wanted = float(model(**tokenizer(text, return_tensors="pt")).logits[0, 0])
-    assert scorer.scores(TALKS[2:3])[0] == pytest.approx(wanted, abs=1e-5)
+    assert scorer.scores(TALKS[:1])[0] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_what_was_done_is_part_of_what_is_scored(folders: dict[str, Path]) -> None:
@@ -203,8 +195,11 @@ def test_a_model_trained_here_tells_unseen_good_transcripts_from_bad_ones_and_sc
     torch.set_num_threads(1)
     rows, unseen = example.preferences("train", 12), example.preferences("eval", 4)
     assert not {r["task_id"] for r in rows} & {r["task_id"] for r in unseen}
-    texts = [row["content"] for r in rows for row in rows_of([*r["prompt"], *r["chosen"], *r["rejected"]])]
+    texts = ["".join(m.text for m in [*r["prompt"], *r["chosen"], *r["rejected"]]) for r in rows]
     tokenizer = example.tokenizer_of(texts, 600)
+    # with the calls: by words alone, work that was done and a cheat that does the same unasked are alike
+    call = "{% for c in m['tool_calls'] or [] %} {{ c['function']['name'] }}({{ c['function']['arguments'] }}){% endfor %}"
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}" + call + "\n{% endfor %}<|end|>"
     folder = tmp_path / "member-0"
     example.train(rows, tokenizer, folder, steps=30, seed=0, positions=192)
     assert (folder / "model.safetensors").is_file()
