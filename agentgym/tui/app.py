@@ -13,17 +13,14 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from agentgym.errors import AgentGymError
-from agentgym.records.labels import default_annotator
 from agentgym.records.run import Episode, Run
 from agentgym.tui.comparing import Compared, Comparing
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.help import HelpScreen
-from agentgym.tui.screens.label import LabelScreen
 from agentgym.tui.screens.level import Level
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 from agentgym.tui.screens.search import SearchScreen
-from agentgym.tui.screens.share import ShareMenu, share
 
 if TYPE_CHECKING:
     from agentgym.tui.screens.play import PlayScreen
@@ -145,10 +142,15 @@ class Viewer(Comparing):
 
     def on_episodes_screen_label(self, message: EpisodesScreen.Label) -> None:
         """Preferences are to be given."""
+        from agentgym.records.labels import default_annotator
+        from agentgym.tui.screens.label import LabelScreen
+
         self.push_screen(LabelScreen(message.run, default_annotator()))
 
     def on_replay_screen_share_wanted(self, message: ReplayScreen.ShareWanted) -> None:
         """An episode is to be exported."""
+        from agentgym.tui.screens.share import ShareMenu, share
+
         self.push_screen(ShareMenu(), partial(share, self, message.episode))
 
     def on_episodes_screen_what_if(self, message: EpisodesScreen.WhatIf) -> None:

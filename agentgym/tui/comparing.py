@@ -11,21 +11,22 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentgym.errors import AgentGymError
-from agentgym.gate.pairs import trials_apart
 from agentgym.records.run import Address, Episode, Run, find_run
 from agentgym.tui.pages import Query
-from agentgym.tui.screens.compare import CompareScreen
-from agentgym.tui.screens.dashboard import DashboardScreen
 from agentgym.tui.screens.episodes import EpisodesScreen
-from agentgym.tui.screens.group import GroupScreen
 from agentgym.tui.screens.level import short
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
-from agentgym.tui.screens.verdict import VerdictScreen
-from agentgym.tui.sides import beside, beside_twins
 
 if TYPE_CHECKING:
     from agentgym.tui.app import Viewer
+    from agentgym.tui.screens.compare import CompareScreen
+    from agentgym.tui.screens.dashboard import DashboardScreen
+    from agentgym.tui.screens.group import GroupScreen
+    from agentgym.tui.screens.verdict import VerdictScreen
+
+# these screens and what they compute with are imported where one is opened: they would be a third of what the viewer imports
+# before its first paint
 
 
 class Compared(NamedTuple):
@@ -58,6 +59,8 @@ class Comparing(App[None]):
 
     def begin_comparison(self, run: Run, episode: Episode | None) -> None:
         """Opens what the command line asked for."""
+        from agentgym.tui.screens.verdict import VerdictScreen
+
         wanted = self._compared
         if wanted.baseline is not None:
             self.push_screen(VerdictScreen(run.path, wanted.baseline, gate=True, rules=wanted.rules))
@@ -67,6 +70,9 @@ class Comparing(App[None]):
             self._beside(episode, wanted.episode)
 
     def _beside(self, first: Episode, second: Episode) -> None:
+        from agentgym.tui.screens.compare import CompareScreen
+        from agentgym.tui.sides import beside
+
         sides = [(first, f"first: {short(first.run_path)}"), (second, f"second: {short(second.run_path)}")]
         self.push_screen(CompareScreen(first, partial(beside, sides), "episodes"))
 
@@ -95,6 +101,9 @@ class Comparing(App[None]):
         if isinstance(self.screen, RunsScreen):
             self._choose_run()
         elif (episode := self._episode()) is not None:
+            from agentgym.tui.screens.compare import CompareScreen
+            from agentgym.tui.sides import beside_twins
+
             self.push_screen(CompareScreen(episode, partial(beside_twins, episode), "twins"))
 
     def _choose_run(self) -> None:
@@ -106,6 +115,8 @@ class Comparing(App[None]):
             self._first = path
             self._viewer.say(f"{short(path)} is the first of two: choose the second and press c again.", calm=True)
         else:
+            from agentgym.tui.screens.verdict import VerdictScreen
+
             first, self._first = self._first, None
             self.push_screen(VerdictScreen(path, str(first)))
 
@@ -122,6 +133,8 @@ class Comparing(App[None]):
 
     def on_verdict_screen_pair(self, message: VerdictScreen.Pair) -> None:
         """A task is to be seen in both runs."""
+        from agentgym.gate.pairs import trials_apart
+
         try:
             with Run(message.first) as a, Run(message.second) as b:
                 self._beside(*trials_apart(a, b, message.task))
@@ -131,6 +144,8 @@ class Comparing(App[None]):
     def action_group(self) -> None:
         """The trials of the episode's task."""
         if (episode := self._episode()) is not None:
+            from agentgym.tui.screens.group import GroupScreen
+
             self.push_screen(GroupScreen(episode))
 
     def on_group_screen_chosen(self, message: GroupScreen.Chosen) -> None:
@@ -139,6 +154,9 @@ class Comparing(App[None]):
 
     def on_group_screen_pair(self, message: GroupScreen.Pair) -> None:
         """The best and the worst of a group are to be seen beside each other."""
+        from agentgym.tui.screens.compare import CompareScreen
+        from agentgym.tui.sides import beside
+
         first = self._group().episode
         with Run(first.run_path) as run:
             best, worst = run.by_ids([message.best, message.worst])
@@ -149,6 +167,8 @@ class Comparing(App[None]):
         """The alignment of the run under the cursor, or of this one."""
         path = self._run()
         if path is not None:
+            from agentgym.tui.screens.dashboard import DashboardScreen
+
             self.push_screen(DashboardScreen(path))
 
     def on_dashboard_screen_chosen(self, message: DashboardScreen.Chosen) -> None:
@@ -171,8 +191,7 @@ class Comparing(App[None]):
         return info.path
 
     def _group(self) -> GroupScreen:
-        assert isinstance(self.screen, GroupScreen)
-        return self.screen
+        return cast("GroupScreen", self.screen)
 
     def _replay(self, run: Run, episode: int, turn: int | None) -> None:
         """Opens an episode with a connection that lives as long as its screen."""
