@@ -184,7 +184,7 @@ def _write(target: Path, guest: Guest, source: Path, remarks: list[str], title: 
         )
         writer.begin_sitting()
         count = 0
-        seen: dict[tuple[str, str], int] = {}
+        seen: dict[tuple[str, str, str], set[int]] = {}
         planned: dict[str, PlannedTask] = {}
         for episode in _each(guest, remarks):
             record = _record(episode, guest, seen)
@@ -228,12 +228,15 @@ def _each(guest: Guest, remarks: list[str]) -> Iterator[GuestEpisode]:
         yield episode
 
 
-def _record(episode: GuestEpisode, guest: Guest, seen: dict[tuple[str, str], int]) -> EpisodeRecord:
+def _record(episode: GuestEpisode, guest: Guest, seen: dict[tuple[str, str, str], set[int]]) -> EpisodeRecord:
     broken = [e.resource for _, e in episode.events if e.kind == "tool.error"]
     opening, turns = turns_of(episode, broken)
     family, item = _name(episode.family), _item(episode.item)
-    place = (family, f"{episode.variant}/{item}/{episode.trial}")
-    again = seen[place] = seen.get(place, -1) + 1
+    taken = seen.setdefault((family, episode.variant, item), set())
+    trial = episode.trial
+    while trial in taken:  # logs number their trials as they like, or not at all: none of them may hide another
+        trial += 1
+    taken.add(trial)
     task = FrozenTask(
         family=family, version=1, variant=episode.variant, item=item, seed=None, params={}, opening=opening, tools=(),
         state=None, gold=_plain(episode.target), hidden=_plain(episode.state), cluster=episode.cluster or f"{family}/{item}",
@@ -245,7 +248,7 @@ def _record(episode: GuestEpisode, guest: Guest, seen: dict[tuple[str, str], int
     trajectory = Trajectory(
         task_id=task.id,
         task_hash=content_hash(task_data),
-        trial=episode.trial,
+        trial=trial,
         policy=guest.model,
         opening=opening,
         turns=turns,
@@ -264,7 +267,7 @@ def _record(episode: GuestEpisode, guest: Guest, seen: dict[tuple[str, str], int
             gold, s = s.value, msgspec.structs.replace(s, role="gold")
         scores.append(_plain_score(s))
     reward = None if error else episode.reward
-    return EpisodeRecord(trajectory, task, task_data, again, reward, gold, scores, [])
+    return EpisodeRecord(trajectory, task, task_data, 0, reward, gold, scores, [])
 
 
 def _plain_score(score: Score) -> Score:

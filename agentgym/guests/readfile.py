@@ -18,8 +18,8 @@ import zstandard
 from agentgym.errors import DataError
 from agentgym.guests.model import Remark
 
-MOST = 1 << 31
-"""Bytes beyond which one JSON value is not read: it would not fit into memory as objects."""
+MOST = 1 << 30
+"""Bytes, unpacked, beyond which one JSON value is not read: as objects it would be many times as large."""
 
 _ZSTD = 93
 """Compression method of zip (APPNOTE 4.4.5), which Python's zipfile reads from 3.14 on."""
@@ -54,10 +54,11 @@ def document(path: Path) -> Any:
         DataError: there is none, or it was cut off.
     """
     try:
-        if path.stat().st_size > MOST:
-            raise DataError(f"{path} is larger than {MOST >> 30} GB, too large for one JSON value")
         with opened(path) as file:
-            return parse(file.read())
+            data = file.read(MOST + 1)
+        if len(data) > MOST:
+            raise DataError(f"{path} is larger than {MOST >> 20} MB, too large for one JSON value")
+        return parse(data)
     except (ValueError, RecursionError, OSError, EOFError, zlib.error) as e:
         raise DataError(f"{path} is not one whole JSON value: {e}") from e
 
@@ -68,7 +69,11 @@ def lines(path: Path, remark: Remark) -> Iterator[tuple[int, Any]]:
     bad = 0
     try:
         with opened(path) as file:
-            for at, line in enumerate(file, 1):
+            while line := file.readline(MOST + 1):
+                at += 1
+                if len(line) > MOST:
+                    remark(f"line {at} is longer than {MOST >> 20} MB; nothing from there on was read")
+                    break
                 if not line.strip():
                     continue
                 try:
@@ -107,6 +112,8 @@ class Archive:
             remark("the file has no directory at its end: it was cut off, or is still being written")
 
     def _scan(self) -> None:
+        if self.path.stat().st_size > MOST:
+            return
         data = self.path.read_bytes()
         at = data.find(b"PK\x03\x04")
         while at >= 0 and at + 30 <= len(data):
@@ -141,7 +148,11 @@ class Archive:
                 file.seek(start)
                 packed = file.read(size)
             if method == _ZSTD:
-                data = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+                # what it says of its length may be a lie
+                with zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as stream:
+                    data = stream.read(MOST + 1)
+                if len(data) > MOST:
+                    raise ValueError("it is too large")
             elif method == zipfile.ZIP_DEFLATED:
                 unpack = zlib.decompressobj(-15)
                 data = unpack.decompress(packed, MOST)

@@ -73,6 +73,21 @@ def test_an_eval_that_was_killed_is_shown_as_far_as_it_came(tmp_path: Path) -> N
     assert run.status == "interrupted"
 
 
+def test_what_unpacks_to_more_than_memory_should_hold_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentgym.guests.readfile.MOST", 1000)
+    with pytest.raises(DataError, match="damaged"):
+        open_guest(DATA / "inspect_shop.eval", tmp_path / "runs")  # its header alone is longer
+    small = json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "x"}]).encode()
+    large = json.dumps({"messages": [{"role": "assistant", "content": "x" * 2000}]}).encode()
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(small + b"\n" + large + b"\n" + small + b"\n"))
+    run, remarks = imported(tmp_path / "a.jsonl.gz", tmp_path)
+    assert run.count() == 1
+    assert any("line 2 is longer" in r for r in remarks)
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(large))
+    with pytest.raises(DataError, match="too large"):
+        open_guest(tmp_path / "b.json.gz", tmp_path / "runs")
+
+
 def test_a_damaged_sample_costs_itself_alone(tmp_path: Path) -> None:
     path = tmp_path / "bad.eval"
     with zipfile.ZipFile(path, "w") as z:
@@ -258,6 +273,14 @@ def test_the_published_airline_runs_solve_what_is_published(tmp_path: Path) -> N
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
+
+
+def test_episodes_that_bear_the_same_number_are_all_there(tmp_path: Path) -> None:
+    path = tmp_path / "same.jsonl"
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "x"}]
+    path.write_text("".join(json.dumps({"id": "a", "reward": r, "messages": talk}) + "\n" for r in (0.0, 1.0, 0.5)))
+    run, _ = imported(path, tmp_path)
+    assert [(e.trial, e.reward) for e in run.episodes()] == [(0, 0.0), (1, 1.0), (2, 0.5)]
 
 
 def test_an_unscored_number_is_no_score(tmp_path: Path) -> None:
