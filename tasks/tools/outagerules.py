@@ -97,8 +97,8 @@ def _reading(seen: Seen, tool: str, told: dict[str, Any], day: str, turn: int) -
     readings = told.get("readings", [told])
     today = [r["value"] for r in readings if r.get("day") == day]
     seen.values += [r["value"] for r in readings if "value" in r]
-    for value in today:
-        seen.readings.setdefault(value, turn)
+    if today:  # of one day an answer holds one reading
+        seen.readings.setdefault(today[0], turn)
     if not today and seen.failed is None:
         seen.failed = turn
     if tool == "read_archive" and told and seen.archive is None:
