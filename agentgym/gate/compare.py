@@ -43,7 +43,7 @@ def compare(
         canary: a new run of the baseline's own code: what it differs from the baseline is not the candidate's doing.
         sequential: whether the candidate may have been stopped early: error rates hold however often one looks.
         today: what expiry dates are held against; None: the day it is, UTC.
-        lines: whether steps are to have the lines of code they come from, for which environments are imported.
+        lines: whether steps are to have the lines of code they come from; see `agentgym.gate.sources_run.run_rows`.
 
     Raises:
         UsageError: a file, row or rule cannot be used; the text names it.

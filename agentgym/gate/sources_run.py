@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import inspect
@@ -28,8 +29,8 @@ def run_rows(run: Run, shown: str, *, lines: bool = True) -> Rows:
     Args:
         run: the run.
         shown: how reports name it.
-        lines: whether to look for the lines of code that made the tasks, which imports the environments; who only looks at
-            a run, which may be anybody's, wants none of its code.
+        lines: whether to look for the lines of code that made the tasks: installed families are imported for it, a file that
+            the run names is read and never run.
 
     Raises:
         DataError: nothing was played.
@@ -194,7 +195,7 @@ def _origin(run: Run, meta: dict[str, Any], code: _Code, shown: str) -> Origin:
 def _source_lines(run: Run) -> dict[str, str]:
     """Task id -> ``FILE:LINE`` of the class that made it, where that lies below the folder we are in.
 
-    A location outside of the repository is of no use to who reads the report. What cannot be imported has none.
+    A location outside of the repository is of no use to who reads the report. What cannot be found has none.
     """
     found: dict[str, str] = {}
     lines: dict[str, str] = {}
@@ -206,10 +207,23 @@ def _source_lines(run: Run) -> dict[str, str]:
 
 
 def _class_line(place: str) -> str:
-    with contextlib.suppress(AgentGymError, OSError, TypeError, ValueError, ImportError):
-        cls = registry.env_class(place)
-        path = Path(inspect.getsourcefile(cls) or "").resolve()
-        return f"{path.relative_to(Path.cwd()).as_posix()}:{inspect.getsourcelines(cls)[1]}"
+    """``FILE:LINE`` of a family that is installed, or of a class at a place: that file is read and never run.
+
+    A run may be anybody's, so that what it names as the place of its code is not to be imported.
+    """
+    with contextlib.suppress(AgentGymError, OSError, TypeError, ValueError, ImportError, SyntaxError, RecursionError):
+        if ":" not in place:
+            cls = registry.env_class(place)
+            path = Path(inspect.getsourcefile(cls) or "").resolve()
+            return f"{path.relative_to(Path.cwd()).as_posix()}:{inspect.getsourcelines(cls)[1]}"
+        where, _, name = place.rpartition(":")
+        stem = Path(where if where.endswith(".py") else where.replace(".", "/") + ".py")
+        for path in (stem, "src" / stem, stem.with_suffix("") / "__init__.py"):
+            path = path.resolve()
+            if path.is_relative_to(Path.cwd()) and path.is_file():
+                for node in ast.walk(ast.parse(path.read_bytes())):
+                    if isinstance(node, ast.ClassDef) and node.name == name.rpartition(".")[2]:
+                        return f"{path.relative_to(Path.cwd()).as_posix()}:{node.lineno}"
     return ""
 
 

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import agentgym
 from agentgym.gate.compare import compare, compare_runs
 from agentgym.gate.pairs import ORDER, task_pairs, trials_apart
+from agentgym.gate.sources_run import _class_line
 from agentgym.policies.oracle import OraclePolicy
 from agentgym.records.run import Run
 
@@ -88,3 +90,16 @@ def test_to_look_at_runs_imports_none_of_the_code_that_they_name(
     monkeypatch.setattr(registry, "env_class", imported)
     compare_runs(runs[0].path, runs[1].path)
     compare(str(runs[1].path), str(runs[0].path), lines=False)
+
+
+def test_a_gate_tells_lines_of_a_file_that_a_run_names_and_does_not_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("raise SystemExit('was run')\n\n\nclass Desk:\n    pass\n")
+    (tmp_path / "outside.py").write_text("class Desk: pass\n")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.py").write_bytes((tmp_path / "mine.py").read_bytes())
+    (tmp_path / "here" / "broken.py").write_text("class Desk:")
+    monkeypatch.chdir(tmp_path / "here")
+    assert _class_line("mine.py:Desk") == _class_line("mine:Desk") == "mine.py:4"
+    assert [_class_line(p) for p in ("../outside.py:Desk", "broken:Desk", "mine:Other", "no.such:Desk", ":")] == [""] * 5
