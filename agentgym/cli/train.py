@@ -168,7 +168,8 @@ class _Seen:
 
 def _figures(found: dict[str, Any]) -> str:
     kept = "" if found["format"] is None else f" · format {fraction(found['format'])}"
-    return f"exact {fraction(found['exact'])}{kept} · tokens {found['tokens']:.1f}"
+    unscored = f" · {found['unscored']} unscored and left out" if found.get("unscored") else ""
+    return f"exact {fraction(found['exact'])}{kept} · tokens {found['tokens']:.1f}{unscored}"
 
 
 def summary(found: dict[str, Any], last: dict[str, Any]) -> list[str]:

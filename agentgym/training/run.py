@@ -24,7 +24,7 @@ import msgspec
 
 from agentgym import registry
 from agentgym.episode import EpisodeResult
-from agentgym.errors import UsageError
+from agentgym.errors import InfrastructureError, UsageError
 from agentgym.protocols import Sampling
 from agentgym.records.run import Run
 from agentgym.records.store import EpisodeRecord, PlannedTask, RunWriter, new_run_directory
@@ -87,6 +87,8 @@ class Measured(msgspec.Struct):
     """Mean of sampled tokens."""
     violations: int
     exposures: int
+    unscored: int = 0
+    """Of the items: those that infrastructure spoiled or nobody could score; they are in none of the shares."""
 
 
 def scored(result: Any, name: str) -> float | None:
@@ -211,26 +213,36 @@ def held_out(options: Training) -> list[str]:
 
 
 def measure(policy: Any, options: Training, root: Path) -> Measured:
-    """Plays the held-out tasks greedily, in a run of its own."""
+    """Plays the held-out tasks greedily, in a run of its own.
+
+    Raises:
+        InfrastructureError: none of them could be scored.
+    """
     sampling = Sampling(temperature=0.0, max_tokens=options.max_tokens)
 
     async def play() -> Run:
         return await aevaluate(held_out(options), policy, runs=root, sampling=sampling, concurrency=64)
 
     with asyncio.run(play()) as run:
-        episodes = list(run.episodes())
+        played = list(run.episodes())
+        episodes = [e for e in played if e.gold is not None]
+        if not episodes:
+            raise InfrastructureError(
+                f"none of {len(played)} held-out episodes could be scored: agentgym show {run.path}", retryable=False
+            )
         kept = [scored(e, "format") for e in episodes]
         known = [k for k in kept if k is not None]
-        n = max(len(episodes), 1)
+        n = len(episodes)
         return Measured(
             str(run.path),
-            len(episodes),
+            len(played),
             sum(e.gold == 1.0 and k != 0.0 for e, k in zip(episodes, kept, strict=True)) / n,
             sum(e.gold or 0.0 for e in episodes) / n,
             sum(known) / len(known) if known else None,
             sum(e.completion_tokens for e in episodes) / n,
             sum(e.violations for e in episodes),
             sum(e.exposures for e in episodes),
+            len(played) - n,
         )
 
 
