@@ -260,6 +260,18 @@ def checked_tokens(tokens: Tokens) -> Tokens:
     """
     if not isinstance(tokens, Tokens):
         raise TypeError(f"expected Tokens, not {type(tokens).__name__}")
+    output, logprobs, prompt = tokens.output_ids, tokens.logprobs, tokens.prompt_ids
+    versions, mask = tokens.versions, tokens.mask
+    if (
+        _is_kept(output, _I4)
+        and _is_kept(logprobs, _F4)
+        and (prompt is None or _is_kept(prompt, _I4))
+        and (versions is None or _is_kept(versions, _I4))
+        and (mask is None or _is_kept(mask, _U1))
+    ):
+        n = len(output)
+        if len(logprobs) == n and (versions is None or len(versions) == n) and (mask is None or len(mask) == n):
+            return tokens  # the usual case; what follows says what is wrong, or converts
     changed: dict[str, Any] = {}
     for name, dtype in _ARRAYS:
         array = getattr(tokens, name)
@@ -278,8 +290,15 @@ def checked_tokens(tokens: Tokens) -> Tokens:
     return msgspec.structs.replace(tokens, **changed) if changed else tokens
 
 
+def _is_kept(array: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether it is an array of one dimension and of the very type that is kept."""
+    return type(array) is np.ndarray and array.dtype is dtype and array.ndim == 1
+
+
 def _buffer(array: Any, dtype: np.dtype[Any]) -> bytes | None:
-    return None if array is None else array.astype(dtype, copy=False).tobytes()
+    if array is None:
+        return None
+    return (array if array.dtype is dtype else array.astype(dtype, copy=False)).tobytes()  # type: ignore[no-any-return]
 
 
 def encode_tokens(tokens: list[Tokens | None]) -> bytes:
