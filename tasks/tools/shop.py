@@ -9,8 +9,9 @@ Money is whole cents, dates are ISO texts (``2026-03-14``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
+from itertools import chain
 from typing import Literal, TypeVar
 
 import msgspec
@@ -163,17 +164,13 @@ def dollars(cents: int) -> str:
 # -- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def _numbers(rng: np.random.Generator) -> Iterator[int]:
-    while True:
-        # 62 bits, so that the remainder of a division by a small number is as good as uniform
-        yield from rng.integers(1 << 62, size=128).tolist()
-
-
 class Dice:
     """Many small draws from a few large ones: a numpy call for each would cost more than all the rest of a task."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._next = _numbers(rng).__next__
+        # 62 bits, so that the remainder of a division by a small number is as good as uniform
+        draws = iter(lambda: rng.integers(1 << 62, size=128).tolist(), None)
+        self._next: Callable[[], int] = chain.from_iterable(draws).__next__
 
     def below(self, n: int) -> int:
         """0 to ``n`` - 1."""
