@@ -126,7 +126,10 @@ async def play(
                 completion = await player.act(conversation, tools, sampling)
             else:
                 completion = await _in_time(player.act(conversation, tools, sampling), deadline)
-            completion = _kept(completion, player)
+            try:
+                completion = _checked(completion)
+            except (TypeError, ValueError, AttributeError) as e:
+                raise InfrastructureError(f"{player.name}: act returned what cannot be kept: {e}", retryable=False) from e
             message = completion.message
             layer = "environment"
             core.attach(completion)
@@ -272,20 +275,13 @@ async def _in_time(answer: Coroutine[Any, Any, Completion], deadline: float) -> 
         raise _Cut("time") from None
 
 
-def _kept(completion: Any, player: Policy) -> Completion:
+def _checked(completion: Any) -> Completion:
     """The completion with plain numbers in it. Structs do not check what they are constructed with, and what one
     policy gets wrong must not make its episode impossible to keep.
 
     Raises:
-        InfrastructureError: something in it is not what `Completion` says; the text names it.
+        TypeError, ValueError, AttributeError: something in it is not what `Completion` says; the text names it.
     """
-    try:
-        return _checked(completion)
-    except (TypeError, ValueError, AttributeError) as e:
-        raise InfrastructureError(f"{player.name}: act returned what cannot be kept: {e}", retryable=False) from e
-
-
-def _checked(completion: Any) -> Completion:
     if not isinstance(completion, Completion) or not isinstance(completion.message, Message):
         given = completion.message if isinstance(completion, Completion) else completion
         raise TypeError(f"expected a Completion with a Message in it, not {type(given).__name__}")

@@ -463,8 +463,9 @@ def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> No
             x, y = a[i], b[i]
             if x is not y and not (type(x) is type(y) and type(x) in _LEAVES and x == y):
                 _diff(x, y, f"{path}/{i}", call_id, out)
-        if before != after:
+        if before > after:
             out += [StateChange(f"{path}/{i}", "remove", a[i], None, call_id) for i in range(before - 1, after - 1, -1)]
+        elif before < after:
             out += [StateChange(f"{path}/{i}", "add", None, b[i], call_id) for i in range(before, after)]
     elif a is not b and (type(a) is not kind or a != b):
         out.append(StateChange(path, "replace", a, b, call_id))

@@ -122,8 +122,7 @@ def _candidates(text: str, wanted: str) -> set[str]:
 
 def calls_of(turn: Turn) -> Iterator[tuple[ToolResult, str]]:
     """The turn's results with the argument text of the call that each belongs to."""
-    for c, result in zip(turn.message.tool_calls, turn.results, strict=False):
-        yield result, c.arguments
+    return zip(turn.results, [c.arguments for c in turn.message.tool_calls], strict=False)
 
 
 def _arguments(text: str) -> dict[str, Any]:
