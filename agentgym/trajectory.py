@@ -430,6 +430,17 @@ def diff_state(before: Any, after: Any, call_id: str = "") -> tuple[StateChange,
 
 _LEAVES = frozenset((str, int, float, bool, type(None)))
 _MISSING = object()
+_exact = msgspec.msgpack.Encoder().encode
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two containers are surely the same, told at the speed of C: equal, also as bytes, which 1 and True are not."""
+    if a != b:
+        return False
+    try:
+        return _exact(a) == _exact(b)
+    except (TypeError, OverflowError, UnicodeEncodeError):
+        return False
 
 
 def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> None:
@@ -451,7 +462,7 @@ def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> No
             if kind in _LEAVES and type(old) is kind:
                 if old != value:
                     out.append(StateChange(_pointer(path, key), "replace", old, value, call_id))
-            else:
+            elif not _same(old, value):
                 _diff(old, value, _pointer(path, key), call_id, out)
         if kept < len(a):  # what was removed comes first
             out[start:start] = [StateChange(_pointer(path, key), "remove", a[key], None, call_id) for key in a if key not in b]
@@ -461,7 +472,7 @@ def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> No
         same = before <= after and all(map(operator.is_, a, b))
         for i in () if same else range(before if before < after else after):
             x, y = a[i], b[i]
-            if x is not y and not (type(x) is type(y) and type(x) in _LEAVES and x == y):
+            if x is not y and not (type(x) is type(y) and type(x) in _LEAVES and x == y) and not _same(x, y):
                 _diff(x, y, f"{path}/{i}", call_id, out)
         if before > after:
             out += [StateChange(f"{path}/{i}", "remove", a[i], None, call_id) for i in range(before - 1, after - 1, -1)]
