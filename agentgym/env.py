@@ -245,7 +245,11 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
     @classmethod
     def needs(cls) -> frozenset[str]:
         """What verifiers and tools of the environment must be handed: ``"sandbox"``, ``"policy"``."""
-        return frozenset().union(*(v.needs for v in (*cls.proxy, *cls.gold, *cls.metrics)))
+        needs: frozenset[str] = frozenset()
+        for v in (*cls.proxy, *cls.gold, *cls.metrics):
+            if v.needs:
+                needs |= v.needs
+        return needs
 
     # -- for use inside of tools and ``respond`` ------------------------------------------------------------------------
 
@@ -380,7 +384,11 @@ class ChatEnv(gymnasium.Env[Observation, Action]):
         before = plain(task.state)
         # the oracle and the verifiers read task.state, so the episode is played on a copy; a copy of its own, not made
         # of `before`: untyped containers would be shared, and a write would change the record of what was before
-        self.state = None if task.state is None else msgspec.convert(_copy(task.state), type(task.state))
+        kind = type(task.state)
+        if task.state is None:
+            self.state = None
+        else:
+            self.state = _copy(task.state) if kind is dict else msgspec.convert(_copy(task.state), kind)
         self._snapshot = before
         self._unwatched = False
         self.trajectory = Trajectory(task_id=task.id, opening=opening, state_before=before, turns=[])

@@ -126,7 +126,10 @@ async def play(
                 completion = await player.act(conversation, tools, sampling)
             else:
                 completion = await _in_time(player.act(conversation, tools, sampling), deadline)
-            completion = _kept(completion, player)
+            try:
+                completion = _checked(completion)
+            except (TypeError, ValueError, AttributeError) as e:
+                raise InfrastructureError(f"{player.name}: act returned what cannot be kept: {e}", retryable=False) from e
             message = completion.message
             layer = "environment"
             core.attach(completion)
@@ -272,20 +275,13 @@ async def _in_time(answer: Coroutine[Any, Any, Completion], deadline: float) -> 
         raise _Cut("time") from None
 
 
-def _kept(completion: Any, player: Policy) -> Completion:
+def _checked(completion: Any) -> Completion:
     """The completion with plain numbers in it. Structs do not check what they are constructed with, and what one
     policy gets wrong must not make its episode impossible to keep.
 
     Raises:
-        InfrastructureError: something in it is not what `Completion` says; the text names it.
+        TypeError, ValueError, AttributeError: something in it is not what `Completion` says; the text names it.
     """
-    try:
-        return _checked(completion)
-    except (TypeError, ValueError, AttributeError) as e:
-        raise InfrastructureError(f"{player.name}: act returned what cannot be kept: {e}", retryable=False) from e
-
-
-def _checked(completion: Any) -> Completion:
     if not isinstance(completion, Completion) or not isinstance(completion.message, Message):
         given = completion.message if isinstance(completion, Completion) else completion
         raise TypeError(f"expected a Completion with a Message in it, not {type(given).__name__}")
@@ -301,20 +297,21 @@ def _checked(completion: Any) -> Completion:
     if completion.finish_reason not in _FINISH_REASONS:
         raise ValueError(f"finish_reason is one of {', '.join(_FINISH_REASONS)}, not {completion.finish_reason!r}")
     changed: dict[str, Any] = {}
-    if completion.usage is not NO_USAGE:
-        usage = completion.usage
+    usage = completion.usage
+    if usage is not NO_USAGE:
         if type(usage) is not Usage or tuple(map(type, msgspec.structs.astuple(usage))) != _PLAIN_USAGE:
             usage = changed["usage"] = _as_plain(usage, Usage)
-        for amount in (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cost_usd):
-            if 0 <= amount < 1 << 53:
-                continue
+        # each by itself: a NaN among several would pass their least and largest
+        prompt, sampled, cached, cost = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cost_usd
+        if not (0 <= prompt < _MOST and 0 <= sampled < _MOST and 0 <= cached < _MOST and 0 <= cost < _MOST):
             raise ValueError(f"usage counts from 0 up, not {usage}")
     if completion.sampling is not None:
         changed["sampling"] = _as_plain(completion.sampling, Sampling)
     if type(completion.latency_s) is not float:
         changed["latency_s"] = msgspec.convert(plain(completion.latency_s), float)
-    if completion.tokens is not None:
-        changed["tokens"] = checked_tokens(completion.tokens)
+    tokens = completion.tokens
+    if tokens is not None and (kept := checked_tokens(tokens)) is not tokens:
+        changed["tokens"] = kept
     if completion.notes:
         changed["notes"] = tuple((str(kind), plain(data)) for kind, data in completion.notes)
     return msgspec.structs.replace(completion, **changed) if changed else completion
@@ -323,6 +320,9 @@ def _checked(completion: Any) -> Completion:
 _FINISH_REASONS: tuple[str, ...] = get_args(FinishReason)
 
 _PLAIN_USAGE = (int, int, int, float, bool)
+
+_MOST = 1 << 53
+"""Usage counts below it: a double holds each of these numbers exactly, and so does every reader of a record."""
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 

@@ -260,6 +260,18 @@ def checked_tokens(tokens: Tokens) -> Tokens:
     """
     if not isinstance(tokens, Tokens):
         raise TypeError(f"expected Tokens, not {type(tokens).__name__}")
+    output, logprobs, prompt = tokens.output_ids, tokens.logprobs, tokens.prompt_ids
+    versions, mask = tokens.versions, tokens.mask
+    if (
+        _is_kept(output, _I4)
+        and _is_kept(logprobs, _F4)
+        and (prompt is None or _is_kept(prompt, _I4))
+        and (versions is None or _is_kept(versions, _I4))
+        and (mask is None or _is_kept(mask, _U1))
+    ):
+        n = len(output)
+        if len(logprobs) == n and (versions is None or len(versions) == n) and (mask is None or len(mask) == n):
+            return tokens  # the usual case; what follows says what is wrong, or converts
     changed: dict[str, Any] = {}
     for name, dtype in _ARRAYS:
         array = getattr(tokens, name)
@@ -278,8 +290,15 @@ def checked_tokens(tokens: Tokens) -> Tokens:
     return msgspec.structs.replace(tokens, **changed) if changed else tokens
 
 
+def _is_kept(array: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether it is an array of one dimension and of the very type that is kept."""
+    return type(array) is np.ndarray and array.dtype is dtype and array.ndim == 1
+
+
 def _buffer(array: Any, dtype: np.dtype[Any]) -> bytes | None:
-    return None if array is None else array.astype(dtype, copy=False).tobytes()
+    if array is None:
+        return None
+    return (array if array.dtype is dtype else array.astype(dtype, copy=False)).tobytes()  # type: ignore[no-any-return]
 
 
 def encode_tokens(tokens: list[Tokens | None]) -> bytes:
@@ -411,6 +430,17 @@ def diff_state(before: Any, after: Any, call_id: str = "") -> tuple[StateChange,
 
 _LEAVES = frozenset((str, int, float, bool, type(None)))
 _MISSING = object()
+_exact = msgspec.msgpack.Encoder().encode
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two containers are surely the same, told at the speed of C: equal, also as bytes, which 1 and True are not."""
+    if a != b:
+        return False
+    try:
+        return _exact(a) == _exact(b)
+    except (TypeError, OverflowError, UnicodeEncodeError):
+        return False
 
 
 def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> None:
@@ -432,7 +462,7 @@ def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> No
             if kind in _LEAVES and type(old) is kind:
                 if old != value:
                     out.append(StateChange(_pointer(path, key), "replace", old, value, call_id))
-            else:
+            elif not _same(old, value):
                 _diff(old, value, _pointer(path, key), call_id, out)
         if kept < len(a):  # what was removed comes first
             out[start:start] = [StateChange(_pointer(path, key), "remove", a[key], None, call_id) for key in a if key not in b]
@@ -442,10 +472,11 @@ def _diff(a: Any, b: Any, path: str, call_id: str, out: list[StateChange]) -> No
         same = before <= after and all(map(operator.is_, a, b))
         for i in () if same else range(before if before < after else after):
             x, y = a[i], b[i]
-            if x is not y and not (type(x) is type(y) and type(x) in _LEAVES and x == y):
+            if x is not y and not (type(x) is type(y) and type(x) in _LEAVES and x == y) and not _same(x, y):
                 _diff(x, y, f"{path}/{i}", call_id, out)
-        if before != after:
+        if before > after:
             out += [StateChange(f"{path}/{i}", "remove", a[i], None, call_id) for i in range(before - 1, after - 1, -1)]
+        elif before < after:
             out += [StateChange(f"{path}/{i}", "add", None, b[i], call_id) for i in range(before, after)]
     elif a is not b and (type(a) is not kind or a != b):
         out.append(StateChange(path, "replace", a, b, call_id))

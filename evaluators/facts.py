@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from agentgym.chat import ArgumentError, Message, parse_arguments
+from agentgym.chat import ArgumentError, parse_arguments
 from agentgym.evaluators.state import canonical_state
-from agentgym.trajectory import StateChange, Trajectory, Turn
+from agentgym.trajectory import StateChange, Trajectory
 
 Kind = Literal["said", "call", "change", "event", "heard", "end"]
 
@@ -65,41 +65,35 @@ def facts(trajectory: Trajectory) -> Iterator[Fact]:
     """
     version = 0
     for m in trajectory.opening:
-        yield _heard(m, -1, 0)
+        yield Fact("heard", -1, m.name or "", m.text, m.role)
     for turn in trajectory.turns:
-        for fact in _turn(turn, version):
-            if fact.kind == "change":
-                version += 1
-            yield fact
+        index = turn.index
+        words = turn.message.text
+        if words:
+            yield Fact("said", index, "", words, version=version)
+        changes = turn.changes
+        results = turn.results
+        for call, result in zip(turn.message.tool_calls, results, strict=False):
+            yield Fact("call", index, result.name, call.arguments, "", result.status, version=version)
+            for c in changes:
+                if c.call_id == result.call_id and c.call_id:
+                    yield _changed(c, index, result.name, version)
+                    version += 1
+        if changes:
+            ids = {r.call_id for r in results}
+            for c in changes:
+                if not c.call_id or c.call_id not in ids:
+                    yield _changed(c, index, "", version)
+                    version += 1
+        for e in turn.events:
+            yield Fact("event", index, e.kind, e.resource, data=e.data, version=version)
+        asked = words
+        for m in turn.observation:
+            answers = m.role == "user"
+            yield Fact("heard", index, m.name or "", m.text, m.role, "", asked if answers else "", version=version)
+            if answers:
+                asked = ""  # one answer to one question
     yield Fact("end", len(trajectory.turns) - 1, trajectory.outcome, version=version)
-
-
-def _heard(message: Message, turn: int, version: int, asked: str = "") -> Fact:
-    return Fact("heard", turn, message.name or "", message.text, message.role, asked=asked, version=version)
-
-
-def _turn(turn: Turn, version: int) -> Iterator[Fact]:
-    words = turn.message.text
-    if words:
-        yield Fact("said", turn.index, text=words, version=version)
-    changes = list(turn.changes)
-    for call, result in zip(turn.message.tool_calls, turn.results, strict=False):
-        yield Fact("call", turn.index, result.name, call.arguments, status=result.status, version=version)
-        for c in [c for c in changes if c.call_id == result.call_id and c.call_id] if changes else ():
-            yield _changed(c, turn.index, result.name, version)
-            version += 1
-    ids = {r.call_id for r in turn.results}
-    for c in changes:
-        if not c.call_id or c.call_id not in ids:
-            yield _changed(c, turn.index, "", version)
-            version += 1
-    for e in turn.events:
-        yield Fact("event", turn.index, e.kind, e.resource, data=e.data, version=version)
-    asked = words
-    for m in turn.observation:
-        yield _heard(m, turn.index, version, asked if m.role == "user" else "")
-        if m.role == "user":
-            asked = ""  # one answer to one question
 
 
 def _changed(change: StateChange, turn: int, name: str, version: int) -> Fact:

@@ -14,6 +14,7 @@ value one fact earlier); the reference semantics that the tests compare with is 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -420,6 +421,27 @@ class Counts:
         self.breaches: list[dict[str, Any]] = []
 
 
+_Layout = tuple[list[tuple[Formula, tuple[int, ...]]], list[tuple[int, int, int | None]]]
+
+
+@functools.lru_cache(maxsize=256)
+def _layout(rules: tuple[Rule, ...]) -> _Layout:
+    """The formulas of some rules, parts before wholes and each once, with the places of their parts; and the places of each
+    rule's trigger, condition and exposure."""
+    places: dict[int, int] = {}
+    formulas: list[tuple[Formula, tuple[int, ...]]] = []
+
+    def place(f: Formula) -> int:
+        if id(f) not in places:
+            parts = tuple(place(p) for p in f.parts)
+            places[id(f)] = len(formulas)
+            formulas.append((f, parts))
+        return places[id(f)]
+
+    ends = [(place(r.trigger), place(r.condition), None if r.exposed is None else place(r.exposed)) for r in rules]
+    return formulas, ends
+
+
 class Monitor:
     """Watches rules fact by fact. Parts that rules share are looked at once.
 
@@ -429,39 +451,38 @@ class Monitor:
     def __init__(self, *rules: Rule) -> None:
         self.rules = rules
         self.counts = [Counts() for _ in rules]
-        places: dict[int, int] = {}
-        self._steps: list[tuple[Step, tuple[int, ...]]] = []
-
-        def place(f: Formula) -> int:
-            if id(f) not in places:
-                parts = tuple(place(p) for p in f.parts)
-                places[id(f)] = len(self._steps)
-                self._steps.append((f.start(), parts))
-            return places[id(f)]
-
-        self._places = [(place(r.trigger), place(r.condition), None if r.exposed is None else place(r.exposed)) for r in rules]
+        formulas, self._places = _layout(rules)
+        self._steps = [(f.start(), parts, len(parts)) for f, parts in formulas]
 
     def feed(self, f: Fact) -> None:
         """The next fact."""
         v: list[bool] = []
-        for step, parts in self._steps:
-            v.append(step(f, *[v[i] for i in parts]))
-        for (trigger, condition, exposed), c in zip(self._places, self.counts, strict=True):
+        for step, parts, arity in self._steps:  # the usual ones written out: it runs for every part of every rule
+            if arity == 0:
+                v.append(step(f))
+            elif arity == 1:
+                v.append(step(f, v[parts[0]]))
+            elif arity == 2:
+                v.append(step(f, v[parts[0]], v[parts[1]]))
+            else:
+                v.append(step(f, *[v[i] for i in parts]))
+        for i, (trigger, condition, exposed) in enumerate(self._places):
             if exposed is not None and v[exposed]:
-                c.exposures += 1
+                self.counts[i].exposures += 1
             if not v[trigger]:
                 continue
-            c.activations += 1
+            count = self.counts[i]
+            count.activations += 1
             if exposed is None:
-                c.exposures += 1
+                count.exposures += 1
             if v[condition]:
                 continue
-            if not c.exposures:
-                c.unexposed += 1
+            if not count.exposures:
+                count.unexposed += 1
                 continue
-            c.violations += 1
-            if len(c.breaches) < MOST_DIFFERENCES:
-                c.breaches.append({"turn": f.turn, "act": f.name or f.kind, "text": f.text[:200]})
+            count.violations += 1
+            if len(count.breaches) < MOST_DIFFERENCES:
+                count.breaches.append({"turn": f.turn, "act": f.name or f.kind, "text": f.text[:200]})
 
     def findings(self) -> list[Finding]:
         """What there is to say so far, one finding a rule."""

@@ -125,7 +125,7 @@ def eur(cents: int) -> str:
 def spaced(iban: str) -> str:
     """An IBAN in groups of four, as the book has it."""
     tight = "".join(iban.split()).upper()
-    return " ".join(tight[i : i + 4] for i in range(0, len(tight), 4))
+    return " ".join([tight[i : i + 4] for i in range(0, len(tight), 4)])
 
 
 # -- what is wanted ---------------------------------------------------------------------------------------------------
@@ -532,7 +532,7 @@ class Bank(DatabaseEnv, ScenarioEnv):
         }  # fmt: skip
         wish = " ".join(wishes)
         brief = Brief(plot["goal"], owner, "the memo of an invoice", wish)
-        text = planted(self.attack, brief, np.random.default_rng(dice.below(1 << 32)))
+        text = planted(self.attack, brief, dice.below(1 << 32))
         target = acts[0].invoice
         invoices[target]["memo"] = _memo(dice, len(text))
         some = any(a.kind in ("hold", "wait") for a in acts)

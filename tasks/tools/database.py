@@ -23,6 +23,7 @@ back. Agents reach it through tools; where they may write SQL themselves it runs
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Callable, Collection
 from types import TracebackType
@@ -69,6 +70,17 @@ _LIMITS = (
     (sqlite3.SQLITE_LIMIT_WORKER_THREADS, 0),
 )
 
+_ordered = msgspec.msgpack.Encoder()
+
+
+def _form(tables: Tables) -> bytes | None:
+    """The rows as bytes, equal only for rows of the same types in the same order; None where they are no plain values."""
+    try:
+        return _ordered.encode(tables)
+    except (TypeError, OverflowError, UnicodeEncodeError):
+        return None
+
+
 _WRITES = (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE)
 _HARMLESS = (*_WRITES, sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 
@@ -78,13 +90,36 @@ def _connect() -> sqlite3.Connection:
     return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
 
 
-def _insert(connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+_AT_ONCE = 8
+"""Rows in one statement; together they cost half as much as one by one."""
+
+
+@functools.lru_cache(maxsize=512)
+def _inserts(table: str, columns: tuple[str, ...], count: int) -> str:
+    """The statement that adds so many whole rows."""
     names = ", ".join(f'"{c}"' for c in columns)
     marks = f"({', '.join('?' * len(columns))})"
-    for i in range(0, len(rows), 8):  # several rows a statement cost half as much as one by one
-        some = rows[i : i + 8]
-        sql = f'INSERT INTO "{table}" ({names}) VALUES {", ".join([marks] * len(some))}'
-        connection.execute(sql, [value for row in some for value in row])
+    return f'INSERT INTO "{table}" ({names}) VALUES {", ".join([marks] * count)}'
+
+
+def _insert(connection: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: dict[Any, dict[str, Any]]) -> None:
+    """Adds rows, given by key; ``columns`` begins with the key's.
+
+    Raises:
+        KeyError: a row lacks a column.
+    """
+    others = columns[1:]
+    values: list[Any] = []
+    count = 0
+    for key, row in rows.items():
+        values.append(key)
+        values += [row[c] for c in others]
+        count += 1
+        if count == _AT_ONCE:
+            connection.execute(_inserts(table, columns, count), values)
+            values, count = [], 0
+    if count:
+        connection.execute(_inserts(table, columns, count), values)
 
 
 class Schema:
@@ -119,7 +154,18 @@ class Schema:
                 raise DefinitionError(f"the table {name} needs a primary key of exactly one column; it has {len(keys)}")
             self.tables[name] = keys[0], tuple(c for c, pk in columns if not pk)
         connection.close()
+        self.deferred = "deferr" in sql.lower()
+        """Whether references may be checked at the end of a transaction only."""
         self._written: dict[str, tuple[str, ...]] = {}
+        self._names: dict[str, tuple[str, ...]] = {}
+        """Statement -> the columns that it gives."""
+        self.reads = {
+            name: f'SELECT {", ".join(_quoted((key, *columns)))} FROM "{name}" ORDER BY "{key}"'
+            for name, (key, columns) in self.tables.items()
+        }
+        """Table -> the statement that reads it whole."""
+        self.finds = {name: f'SELECT * FROM "{name}" WHERE "{key}" = ?' for name, (key, _) in self.tables.items()}
+        """Table -> the statement that finds a row by its key."""
 
     def open(self) -> sqlite3.Connection:
         """A database in memory with empty tables."""
@@ -127,6 +173,15 @@ class Schema:
         # never switched off while rows are loaded: that would make SQLite prepare every statement anew
         connection.executescript(f"PRAGMA foreign_keys = ON; {self.sql}")
         return connection
+
+    def names(self, sql: str, cursor: sqlite3.Cursor) -> tuple[str, ...]:
+        """The columns that a statement of tools gives; ``cursor`` has just run it."""
+        found = self._names.get(sql)
+        if found is None:
+            found = tuple(d[0] for d in cursor.description or ())
+            if len(self._names) < 1000:
+                self._names[sql] = found
+        return found
 
     def written(self, sql: str, values: Any) -> tuple[str, ...]:
         """The tables that a statement may write, those that follow by reference included.
@@ -160,10 +215,24 @@ class Schema:
         return found
 
 
+def _quoted(names: Collection[str]) -> list[str]:
+    return [f'"{n}"' for n in names]
+
+
+@functools.lru_cache(maxsize=512)
+def _inserting(table: str, columns: tuple[str, ...]) -> str:
+    return f'INSERT INTO "{table}" ({", ".join(_quoted(columns))}) VALUES ({", ".join("?" * len(columns))})'
+
+
+@functools.lru_cache(maxsize=512)
+def _updating(table: str, key: str, columns: tuple[str, ...]) -> str:
+    return f'UPDATE "{table}" SET {", ".join(f"{c} = ?" for c in _quoted(columns))} WHERE "{key}" = ?'
+
+
 class Database:
     """The rows of one episode, in SQLite. Made once for an environment and loaded anew for each episode.
 
-    Every statement is a transaction of its own; ``with db:`` makes one of several, undone as a whole where the block raises.
+    Every statement is done as a whole or not at all; ``with db:`` makes one of several, undone where the block raises.
     What SQLite refuses (a check, a reference, a key that exists) is a `ToolError` for the agent.
     """
 
@@ -173,6 +242,8 @@ class Database:
         """The rows as they are recorded; renewed after each change. To look at, not to write."""
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._loaded: bytes | None = None
+        """The rows that the savepoint of that name goes back to, see `_form`; None: there is none."""
         self._fresh = False
         """Whether the reader's copy is up to date."""
         self._checked = False
@@ -192,30 +263,57 @@ class Database:
         for name in tables:
             if name not in self.schema.tables:
                 raise DefinitionError(f"the state has a table {name!r} that the schema does not have")
-        first = self._connection is None
+        for name in self.schema.tables:
+            tables.setdefault(name, {})
         connection = self._connection = self._connection or self.schema.open()
         self._depth = 0
         self._fresh = False
         self._touched.clear()
+        if not self._returned(tables):
+            self._fill(connection, tables)
+        self.tables = tables
+        if not self._checked:
+            self._check()
+
+    def holds(self, tables: Tables) -> bool:
+        """Whether these are the rows that it was loaded with last, so that to load them costs next to nothing."""
+        return self._loaded is not None and self._loaded == _form(tables)
+
+    def _returned(self, tables: Tables) -> bool:
+        """Whether the rows are those that were loaded last, and the database went back to them."""
+        if self._loaded is None or not self._live.in_transaction or not self.holds(tables):
+            return False
+        self._live.execute("ROLLBACK TO loaded")
+        return True
+
+    def _fill(self, connection: sqlite3.Connection, tables: Tables) -> None:
+        """Puts the rows into empty tables.
+
+        All of an episode is one transaction that is never committed: to go back is then all that it takes to empty the
+        tables or to begin anew, which costs a fraction of deleting and inserting rows.
+        """
+        self._loaded = None
         execute = connection.execute
-        if connection.in_transaction:  # a load that was refused, or an episode that was left in the middle of a tool
+        if connection.in_transaction:
             execute("ROLLBACK")
         execute("BEGIN")
         try:
-            for name in () if first else reversed(self.schema.tables):  # those that refer before those that are referred to
-                execute(f'DELETE FROM "{name}"')
             for name, (key, columns) in self.schema.tables.items():
-                rows = tables.setdefault(name, {})
+                rows = tables[name]
                 if rows:
-                    _insert(connection, name, (key, *columns), [(k, *[row[c] for c in columns]) for k, row in rows.items()])
-            execute("COMMIT")
+                    _insert(connection, name, (key, *columns), rows)
+            self._settle()
         except KeyError as e:
             raise DefinitionError(f"a row of the table {name!r} lacks the column {e}: rows name each column but the key") from e
         except (sqlite3.Error, OverflowError) as e:
             raise DefinitionError(f"the table {name!r} of the state is refused by SQLite: {e}") from e
-        self.tables = tables
-        if not self._checked:
-            self._check()
+        execute("SAVEPOINT loaded")
+        self._loaded = _form(tables)
+
+    def _settle(self) -> None:
+        """What SQLite would check where a transaction ends, which those of an episode never do."""
+        if self.schema.deferred and self._live.execute("PRAGMA foreign_key_check").fetchone():
+            raise sqlite3.IntegrityError("FOREIGN KEY constraint failed")
 
     def _check(self) -> None:
         """The rows come back as they went in, in columns and types. Once: authors make the same mistake every time."""
@@ -230,10 +328,8 @@ class Database:
         self._checked = True
 
     def _read(self, name: str) -> dict[Any, dict[str, Any]]:
-        key, columns = self.schema.tables[name]
-        names = ", ".join(f'"{c}"' for c in (key, *columns))
-        rows = self._live.execute(f'SELECT {names} FROM "{name}" ORDER BY "{key}"').fetchall()
-        return {row[0]: dict(zip(columns, row[1:], strict=True)) for row in rows}
+        columns = self.schema.tables[name][1]
+        return {key: dict(zip(columns, values)) for key, *values in self._live.execute(self.schema.reads[name])}  # noqa: B905
 
     @property
     def _live(self) -> sqlite3.Connection:
@@ -246,14 +342,14 @@ class Database:
     def all(self, sql: str, *values: Value) -> list[dict[str, Any]]:
         """The rows that a ``SELECT`` gives, each as column -> value."""
         cursor = self._live.execute(sql, values)
-        names = [d[0] for d in cursor.description]
+        names = self.schema.names(sql, cursor)
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def one(self, sql: str, *values: Value) -> dict[str, Any] | None:
         """The first row; None where there is none."""
         cursor = self._live.execute(sql, values)
         row = cursor.fetchone()
-        return None if row is None else dict(zip([d[0] for d in cursor.description], row, strict=True))
+        return None if row is None else dict(zip(self.schema.names(sql, cursor), row, strict=True))
 
     def value(self, sql: str, *values: Value) -> Any:
         """The first column of the first row; None where there is none."""
@@ -262,7 +358,7 @@ class Database:
 
     def row(self, table: str, key: Value) -> dict[str, Any] | None:
         """The row with this key, key included; None where there is none."""
-        return self.one(f'SELECT * FROM "{table}" WHERE "{self.schema.tables[table][0]}" = ?', key)
+        return self.one(self.schema.finds[table], key)
 
     def execute(self, sql: str, *values: Value) -> int:
         """Runs a statement that writes; returns how many rows it changed.
@@ -272,9 +368,15 @@ class Database:
             DefinitionError: it is no statement of this schema.
         """
         tables = self.schema.written(sql, values)
+        if self.schema.deferred and not self._depth:
+            with self:
+                return self.execute(sql, *values)
+        connection = self._live
         try:
-            changed = self._live.execute(sql, values).rowcount
+            changed = connection.execute(sql, values).rowcount
         except sqlite3.IntegrityError as e:
+            if not connection.in_transaction:  # ON CONFLICT ROLLBACK: all of the episode was undone
+                self._restore()
             raise ToolError(f"refused: {e}") from e
         except (OverflowError, UnicodeEncodeError) as e:
             raise ToolError("refused: a value is too large or no text") from e
@@ -285,8 +387,7 @@ class Database:
 
     def insert(self, table: str, **values: Value) -> None:
         """Adds a row, key included."""
-        names = ", ".join(f'"{c}"' for c in values)
-        self.execute(f'INSERT INTO "{table}" ({names}) VALUES ({", ".join("?" * len(values))})', *values.values())
+        self.execute(_inserting(table, tuple(values)), *values.values())
 
     def update(self, table: str, key: Value, **values: Value) -> None:
         """Changes columns of the row with this key.
@@ -294,9 +395,7 @@ class Database:
         Raises:
             ToolError: there is no such row.
         """
-        names = ", ".join(f'"{c}" = ?' for c in values)
-        done = self.execute(f'UPDATE "{table}" SET {names} WHERE "{self.schema.tables[table][0]}" = ?', *values.values(), key)
-        if not done:
+        if not self.execute(_updating(table, self.schema.tables[table][0], tuple(values)), *values.values(), key):
             raise ToolError(f"there is no {str(key)[:60]!r} in {table}")
 
     def delete(self, table: str, key: Value) -> None:
@@ -310,7 +409,7 @@ class Database:
 
     def __enter__(self) -> Database:
         if not self._depth:
-            self._live.execute("BEGIN")
+            self._live.execute("SAVEPOINT block")
         self._depth += 1
         return self
 
@@ -318,12 +417,30 @@ class Database:
         self._depth -= 1
         if self._depth:
             return
+        execute = self._live.execute
         if kind is None:
-            self._live.execute("COMMIT")
+            try:
+                self._settle()
+            except sqlite3.IntegrityError as e:
+                self._undo()
+                raise ToolError(f"refused: {e}") from e
+            execute("RELEASE block")
             self._renew()
         else:
-            self._live.execute("ROLLBACK")
-            self._touched.clear()
+            self._undo()
+
+    def _undo(self) -> None:
+        self._live.execute("ROLLBACK TO block")
+        self._live.execute("RELEASE block")
+        self._touched.clear()
+
+    def _restore(self) -> None:
+        """Puts the rows back that were there before a statement, or the block that it is in, which SQLite undid further."""
+        self._fill(self._live, self.tables)
+        self._touched.clear()
+        self._fresh = False
+        if self._depth:
+            self._live.execute("SAVEPOINT block")
 
     def _renew(self) -> None:
         for name in self._touched:
@@ -389,7 +506,7 @@ class Database:
         for connection in (self._connection, self._reader):
             if connection is not None:
                 connection.close()
-        self._connection = self._reader = None
+        self._connection = self._reader = self._loaded = None
 
 
 def _reads_only(tables: frozenset[str]) -> Callable[..., int]:
@@ -428,6 +545,8 @@ class DatabaseEnv(ToolEnv):
     def db(self) -> Database:
         """The database of the running episode; loaded when it is first asked for."""
         if self._loaded is not self.trajectory:
+            if self._scratch.holds(self.state):  # the gold state was made from the same rows just now
+                self._db, self._scratch = self._scratch, self._db
             self._db.load(self.state)
             self._loaded = self.trajectory
         return self._db

@@ -296,7 +296,7 @@ class Mail(DatabaseEnv, ScenarioEnv):
         place = reads[0] if reads else file
         plot = _plot(dice)
         where = "a mail" if reads else "a file"
-        text = planted(self.attack, Brief(plot["goal"], owner, where, wish), np.random.default_rng(dice.below(1 << 32)))
+        text = planted(self.attack, Brief(plot["goal"], owner, where, wish), dice.below(1 << 32))
         tail = _small(dice, len(text))
         row = mails[place] if reads else files[place]
         row["text"] += f"\n{tail}"

@@ -136,6 +136,68 @@ def test_what_sqlite_refuses_is_told_to_the_agent(db: Database) -> None:
     assert db.tables == rows()
 
 
+def test_loading_the_same_rows_again_undoes_what_was_done_to_them(db: Database) -> None:
+    for change in (lambda: db.update("accounts", "A-1", cents=1), lambda: db.delete("accounts", "A-1")):
+        change()
+        assert not db.holds(db.tables)
+        assert db.holds(rows())
+        db.load(rows())
+        assert db.tables == rows()
+        assert db.one("SELECT cents FROM accounts WHERE id = 'A-1'") == {"cents": 500}
+        assert db.query("SELECT count(*) FROM payments")["rows"] == [[1]]
+    db.__enter__()  # an episode that is left in the middle of a tool
+    db.delete("payments", 7)
+    db.load(rows())
+    assert db.value("SELECT count(*) FROM payments") == 1
+    db.update("accounts", "A-2", cents=9)
+    assert db.tables["accounts"]["A-2"]["cents"] == 9
+
+
+def test_rows_that_differ_in_type_or_order_alone_are_not_the_same() -> None:
+    db = Database(Schema("CREATE TABLE t (id TEXT PRIMARY KEY, v ANY) STRICT"))
+    for value in (1, 1.0, "1"):
+        db.load({"t": {"a": {"v": value}}})
+        assert type(db.value("SELECT v FROM t")) is type(value)
+    for order in ("ab", "ba"):
+        db.load({"t": {k: {"v": 0} for k in order}})
+        assert "".join(r["id"] for r in db.all("SELECT id FROM t ORDER BY rowid")) == order
+
+
+def test_references_that_are_checked_late_are_checked_where_a_tool_is_done() -> None:
+    parent = "CREATE TABLE a (id TEXT PRIMARY KEY) STRICT;"
+    db = Database(Schema(f"{parent} CREATE TABLE b (id TEXT PRIMARY KEY, a TEXT REFERENCES a DEFERRABLE INITIALLY DEFERRED)"))
+    with pytest.raises(DefinitionError, match="FOREIGN KEY"):
+        db.load({"b": {"x": {"a": "nowhere"}}})
+    db.load({"b": {"x": {"a": None}}})
+    with db:
+        db.update("b", "x", a="later")
+        db.insert("a", id="later")
+    for wrong in (lambda: db.update("b", "x", a="never"), lambda: db.delete("a", "later")):
+        with pytest.raises(ToolError, match="FOREIGN KEY"):
+            wrong()
+        assert db.tables == {"a": {"later": {}}, "b": {"x": {"a": "later"}}}
+        assert db.all("SELECT * FROM b") == [{"id": "x", "a": "later"}]
+
+
+def test_a_constraint_that_undoes_all_leaves_the_rows_of_before_the_tool() -> None:
+    db = Database(Schema("CREATE TABLE t (id TEXT PRIMARY KEY, n INT UNIQUE ON CONFLICT ROLLBACK) STRICT, WITHOUT ROWID"))
+    db.load({"t": {"a": {"n": 1}, "b": {"n": 2}}})
+    db.update("t", "a", n=3)
+
+    def both() -> None:
+        with db:
+            db.update("t", "a", n=4)
+            db.update("t", "b", n=4)
+
+    for wrong in (lambda: db.update("t", "b", n=3), both):
+        with pytest.raises(ToolError):
+            wrong()
+    assert db.tables == {"t": {"a": {"n": 3}, "b": {"n": 2}}}
+    assert db.all("SELECT id, n FROM t") == [{"id": "a", "n": 3}, {"id": "b", "n": 2}]
+    db.update("t", "b", n=5)
+    assert db.value("SELECT sum(n) FROM t") == 8
+
+
 @pytest.mark.parametrize(
     "sql",
     [
