@@ -21,6 +21,7 @@ from agentgym.tui.screens.level import Level
 from agentgym.tui.screens.replay import ReplayScreen
 from agentgym.tui.screens.runs import RunsScreen
 from agentgym.tui.screens.search import SearchScreen
+from agentgym.tui.widgets.paint import COMPONENTS
 
 if TYPE_CHECKING:
     from agentgym.tui.screens.play import PlayScreen
@@ -52,6 +53,7 @@ class Viewer(Comparing):
         "screens/verdict.tcss",
         "screens/help.tcss",
     ]
+    COMPONENT_CLASSES = set(COMPONENTS)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),

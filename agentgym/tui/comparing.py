@@ -59,9 +59,11 @@ class Comparing(App[None]):
 
     def begin_comparison(self, run: Run, episode: Episode | None) -> None:
         """Opens what the command line asked for."""
+        wanted = self._compared
+        if wanted == Compared():
+            return
         from agentgym.tui.screens.verdict import VerdictScreen
 
-        wanted = self._compared
         if wanted.baseline is not None:
             self.push_screen(VerdictScreen(run.path, wanted.baseline, gate=True, rules=wanted.rules))
         elif wanted.run is not None:

@@ -11,7 +11,6 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.widgets import Footer
 
 from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode
@@ -21,6 +20,7 @@ from agentgym.tui.screens.level import Level, short
 from agentgym.tui.sides import Sides
 from agentgym.tui.widgets.bar import Bar
 from agentgym.tui.widgets.beside import Alike, Beside, Title
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line
 
@@ -67,7 +67,7 @@ class CompareScreen(Level):
         yield Bar(id="facts")
         yield Beside(id="beside")
         yield Bar(id="note")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Reads, off the thread that draws."""

@@ -12,7 +12,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.message import Message
-from textual.widgets import Footer
 
 from agentgym.errors import AgentGymError
 from agentgym.records.run import Run
@@ -25,6 +24,7 @@ from agentgym.tui.document import Document
 from agentgym.tui.marks import TROUBLE, VIOLATION
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Piece
 from agentgym.tui.widgets.reader import Reader
@@ -89,7 +89,7 @@ class DashboardScreen(Level):
             yield RowList(COLUMNS, "", id="dimensions")
             yield Reader(id="rest")
         yield Bar(id="note")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Computes, off the thread that draws."""

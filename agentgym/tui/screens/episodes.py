@@ -16,7 +16,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from agentgym.errors import AgentGymError
 from agentgym.records.live import Live
@@ -29,6 +29,7 @@ from agentgym.tui.screens.level import Level, short
 from agentgym.tui.story import Story
 from agentgym.tui.widgets.bar import Bar
 from agentgym.tui.widgets.findline import FindLine
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line, Piece
 from agentgym.tui.widgets.reader import Reader
@@ -167,7 +168,7 @@ class EpisodesScreen(Level):
             yield Reader(id="preview")
         yield FindLine(id="find")
         yield Bar(id="note")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Shows the first page at once; the rest of the numbers follow."""

@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
-from textual.widgets import Footer
 
 from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode, Run
@@ -21,6 +20,7 @@ from agentgym.report.text import one_line
 from agentgym.tui.marks import TROUBLE, VIOLATION, amount, number, verdict
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line, Piece
 from agentgym.tui.widgets.rowlist import Column, Listed, RowList
@@ -110,7 +110,7 @@ class GroupScreen(Level):
             yield RowList(columns, "", id="members")
             yield RowList(DEEDS, "", id="deeds")
         yield Bar(id="note")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Reads the trials off the thread that draws."""

@@ -12,7 +12,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from agentgym.errors import AgentGymError, RecordError
 from agentgym.records.labels import Choice, Label, Labels, Pair, Queue
@@ -25,6 +25,7 @@ from agentgym.tui.document import END, Block, Document
 from agentgym.tui.marks import TROUBLE
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line
 from agentgym.tui.widgets.reader import Reader
@@ -107,7 +108,7 @@ class LabelScreen(Level):
                     yield Reader(id=f"{place}-text")
         yield Input(id="type")
         yield Bar(id="note")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Begins where this person stopped."""

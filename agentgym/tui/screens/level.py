@@ -11,7 +11,7 @@ from textual.screen import Screen
 
 from agentgym.report.text import one_line
 from agentgym.tui.widgets.bar import Bar
-from agentgym.tui.widgets.paint import COMPONENTS, Line
+from agentgym.tui.widgets.paint import Line
 
 if TYPE_CHECKING:
     from agentgym.tui.app import Viewer
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 class Level(Screen[None]):
     """A screen with a `Bar` of id ``crumbs`` that names the levels above."""
 
-    COMPONENT_CLASSES = set(COMPONENTS)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,backspace", "leave", "Up a level", show=False),
     ]

@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.message import Message as TextualMessage
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, OptionList, Static, TextArea
+from textual.widgets import Input, OptionList, Static, TextArea
 from textual.widgets.option_list import Option
 
 from agentgym.chat import Message, assistant, call
@@ -30,6 +30,7 @@ from agentgym.tui.document import Block, Document, Rule
 from agentgym.tui.marks import TROUBLE
 from agentgym.tui.screens.level import Level
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.reader import Reader
 
@@ -83,7 +84,7 @@ class PlayScreen(Level):
             yield Reader(id="tools")
         yield Bar(id="hint")
         yield TextArea(id="answer", tab_behavior="focus")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Begins."""

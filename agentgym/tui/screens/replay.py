@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode
@@ -21,6 +21,7 @@ from agentgym.tui.marks import TROUBLE, VIOLATION, number, verdict
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.story import KINDS, Story
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line
 from agentgym.tui.widgets.reader import Reader
@@ -118,7 +119,7 @@ class ReplayScreen(Level):
         with Horizontal(id="body"):
             yield Reader(id="document")
             yield Reader(id="side")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Shows the episode."""

@@ -12,7 +12,6 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.widgets import Footer
 
 from agentgym.records.run import find_runs
 from agentgym.report.text import one_line
@@ -20,6 +19,7 @@ from agentgym.tui.marks import TROUBLE, VIOLATION, amount, number
 from agentgym.tui.pages import RunInfo, run_info, stamp
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Piece
 from agentgym.tui.widgets.rowlist import Column, RowList
@@ -116,7 +116,7 @@ class RunsScreen(Level):
         yield Bar(id="crumbs")
         yield RowList(COLUMNS, "no runs here yet: `agentgym eval quickstart` makes one", id="runs")
         yield Bar(id="note")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Lists the folder, and again whenever it may have changed."""

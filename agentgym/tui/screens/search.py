@@ -11,7 +11,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode, Run
@@ -21,6 +21,7 @@ from agentgym.tui.marks import TROUBLE, amount
 from agentgym.tui.pages import Query
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line, fit, width_of
 from agentgym.tui.widgets.rowlist import Column, RowList
@@ -138,7 +139,7 @@ class SearchScreen(Level):
         yield Input(placeholder=hint, id="pattern", classes="find -open")
         yield _HitList(COLUMNS, "", id="hits")
         yield Bar(id="note")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Waits for something to look for."""

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Footer
 
 from agentgym.errors import AgentGymError, UsageError
 from agentgym.protocols import Tokens
@@ -21,6 +20,7 @@ from agentgym.tui.marks import TROUBLE
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.tokenview import LEGEND, Spell, TokenFlow, TokenTable, heats, marks_of, same_start, summary, surprises
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line
 from agentgym.tui.widgets.reader import Reader
@@ -61,7 +61,7 @@ class TokensScreen(Level):
         yield Bar(id="facts")
         yield Reader(id="tokens")
         yield Bar(id="legend")
-        yield Footer()
+        yield Keys()
 
     @property
     def reader(self) -> Reader:

@@ -12,7 +12,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
-from textual.widgets import Footer
 
 from agentgym.errors import AgentGymError
 from agentgym.gate.compare import compare, compare_runs
@@ -29,6 +28,7 @@ from agentgym.tui.marks import TROUBLE, VIOLATION
 from agentgym.tui.marks import number as short_number
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line, Piece
 from agentgym.tui.widgets.rowlist import Column, Listed, RowList
@@ -151,7 +151,7 @@ class VerdictScreen(Level):
             yield RowList(SAID, "", id="said")
             yield RowList(LOOK, "", id="look")
         yield Bar(id="note")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Computes, off the thread that draws."""

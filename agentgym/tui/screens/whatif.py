@@ -14,7 +14,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.suggester import SuggestFromList
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from agentgym import registry
 from agentgym.errors import AgentGymError
@@ -25,6 +25,7 @@ from agentgym.tui.document import Block, Document
 from agentgym.tui.marks import BAD, GOOD, TROUBLE, number
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Piece
 from agentgym.tui.widgets.reader import Reader
@@ -137,7 +138,7 @@ class WhatIfScreen(Level):
         yield Bar(id="facts")
         yield Reader(id="known")
         yield RowList(COLUMNS, "nothing flips: these rules say what the run's own said", id="flips")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Asks."""

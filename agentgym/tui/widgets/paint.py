@@ -27,9 +27,9 @@ Line = list[Piece]
 
 STYLES = (
     "good", "bad", "warn", "flag", "muted", "strong", "accent", "head", "cursor", "here", "rule", "link",
-    "system", "user", "assistant", "tool", "thinks", "state", "code", "em",
+    "system", "user", "assistant", "tool", "thinks", "state", "code", "em", "key",
 )  # fmt: skip
-"""Names of the styles; each is the component class ``line--NAME`` of a screen."""
+"""Names of the styles; each is the component class ``line--NAME`` of the application."""
 
 COMPONENTS = frozenset(f"line--{name}" for name in STYLES)
 
@@ -54,10 +54,11 @@ def width_of(line: Iterable[Piece]) -> int:
 
 
 class Painter(_Widget):
-    """Mixed into widgets that draw lines. Styles are looked up once, on the screen, and forgotten when a theme changes.
+    """Mixed into widgets that draw lines. Styles are looked up once, on the application, and forgotten when a theme changes.
 
-    The screen carries the component classes for all its widgets: as many on each widget would cost more than all the
-    rest at every change of focus.
+    The application carries the component classes for all widgets of all screens. Textual looks them up anew whenever
+    their owner is styled: on each widget that would cost more than all the rest at every change of focus, on each screen
+    more than all the rest at every screen that opens.
     """
 
     _looks: dict[str, Style] | None = None
@@ -89,7 +90,8 @@ class Painter(_Widget):
         return found
 
     def _component(self, name: str, *, partial: bool = False) -> Style:
-        return self.screen.get_component_rich_style(f"line--{name}", partial=partial)
+        styles = self.app.get_component_styles(f"line--{name}")
+        return styles.partial_rich_style if partial else styles.rich_style
 
     def paint(self, line: Iterable[Piece], width: int, *, under: str = "") -> Strip:
         """A line of exactly ``width`` cells.
