@@ -58,6 +58,91 @@ class EpisodeResult(msgspec.Struct):
 _ErrorKind = Literal["policy", "environment", "sandbox", "verifier", "internal"]
 
 
+class Reins:
+    """How an episode is held while it is played, from the same event loop; see `play`."""
+
+    __slots__ = ("_hold", "_told", "cancelled_by", "held_s", "pulled", "task", "trajectory")
+
+    def __init__(self) -> None:
+        self.pulled = False
+        """Whether there is anything to heed before the next turn: all that an episode looks at, once a turn."""
+        self._hold: asyncio.Event | None = None
+        self._told: asyncio.Task[Any] | None = None
+        """The task that was cancelled and has not heeded it yet."""
+        self.cancelled_by: str | None = None
+        """Who has cancelled it; None: nobody."""
+        self.held_s = 0.0
+        """Seconds that it was paused."""
+        self.task: asyncio.Task[Any] | None = None
+        """Who plays it, where the playing may be interrupted at once."""
+        self.trajectory: Trajectory | None = None
+        """What was played so far."""
+
+    @property
+    def turns(self) -> int:
+        """Turns that have ended."""
+        return 0 if self.trajectory is None else len(self.trajectory.turns)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it waits before its next turn, or will."""
+        return self._hold is not None
+
+    def pause(self) -> None:
+        """Lets the turn under way end, and no other begin."""
+        if self._hold is None:
+            self._hold = asyncio.Event()
+            self.pulled = True
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        if self._hold is not None:
+            self._hold.set()
+            self._hold = None
+            self.pulled = self.cancelled_by is not None
+
+    def cancel(self, by: str) -> None:
+        """Ends it as cancelled, at once where it waits for its policy or for a thread."""
+        if self.cancelled_by is None:
+            self.cancelled_by = by
+            self.pulled = True
+            if self.task is not None:
+                self._told = self.task
+                self.task.cancel()
+
+    async def obey(self) -> None:
+        """Waits while it is paused.
+
+        Raises:
+            CancelledError: somebody has cancelled it.
+        """
+        since = time.monotonic()
+        while self._hold is not None and self.cancelled_by is None:
+            await self._hold.wait()
+        self.held_s += time.monotonic() - since
+        if self.cancelled_by is not None:
+            raise asyncio.CancelledError
+
+    def taken(self) -> bool:
+        """Whether the cancellation that has arrived is a person's and of this episode alone; it is heeded then."""
+        if self.cancelled_by is None:
+            return False
+        told, self._told = self._told, None
+        # one cancellation more than this one: the run itself is ending
+        return told is None or told.uncancel() == 0
+
+    async def nap(self, seconds: float) -> None:
+        """Sleeps, until it is cancelled at most."""
+        self.task = asyncio.current_task()
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            if not self.taken():
+                raise
+        finally:
+            self.task = None
+
+
 class _Cut(Exception):
     """A limit was reached; the text is its name."""
 
@@ -75,6 +160,7 @@ async def play(
     limits: Limits | None = None,
     threads: Executor | None = None,
     judge: Policy | None = None,
+    reins: Reins | None = None,
 ) -> EpisodeResult:
     """Plays one episode and scores it.
 
@@ -94,6 +180,8 @@ async def play(
         limits: what cuts the episode.
         threads: where steps run that may block; None runs them in place.
         judge: whom verifiers ask that need one. They wait for it, so they run where steps that may block do.
+        reins: by which it may be paused between turns (which counts neither for its limit of time nor for its duration), or
+            cancelled; it then keeps what was played, and has neither reward nor gold.
     """
     core: ChatEnv = env.unwrapped  # type: ignore[assignment]
     core.judge = judge
@@ -120,8 +208,14 @@ async def play(
         sampling = msgspec.structs.replace(sampling, seed=seed)
         tools = core.tool_specs
         turn_limit = None if limits is None else limits.turns
+        if reins is not None:
+            reins.trajectory, reins.task = trajectory, asyncio.current_task()
         while True:
             layer = "policy"
+            if reins is not None and reins.pulled:
+                before = reins.held_s
+                await reins.obey()
+                deadline = deadline and deadline + reins.held_s - before
             if deadline is None:
                 completion = await player.act(conversation, tools, sampling)
             else:
@@ -173,13 +267,21 @@ async def play(
         raise
     except asyncio.CancelledError as e:
         current = asyncio.current_task()
-        if layer != "policy" or current is None or current.cancelling():
+        if reins is not None and reins.taken():
+            error = _cancelled(reins)
+        elif layer != "policy" or current is None or current.cancelling():
             raise
-        error = episode_error(layer, e)  # nobody has cancelled this task: something inside of the policy was
+        else:
+            error = episode_error(layer, e)  # nobody has cancelled this task: something inside of the policy was
     except (Exception, SystemExit) as e:  # an agent's code may well call sys.exit
-        error = episode_error(layer, e)
-        retryable = isinstance(e, InfrastructureError) and e.retryable
+        if reins is not None and reins.taken():  # what a client makes of being cancelled
+            error = _cancelled(reins)
+        else:
+            error = episode_error(layer, e)
+            retryable = isinstance(e, InfrastructureError) and e.retryable
     finally:
+        if reins is not None:
+            reins.task = None  # what follows is not to be interrupted
         # what a player holds for this one episode, such as a process, ends with it
         end = getattr(player, "end", None)
         if end is not None:
@@ -204,16 +306,32 @@ async def play(
     result: EpisodeResult
     if error is None:
         try:
+            if reins is not None and in_thread:
+                reins.task = asyncio.current_task()
             result = await _in_place(threads if in_thread else None, lambda: score(core, trajectory, frozen))
+        except asyncio.CancelledError:  # a judge that does not answer, say
+            if reins is None or not reins.taken():
+                raise
+            error = _cancelled(reins)
         except Exception as e:  # a sandbox that a verifier needed: nothing can be said about the episode
             error, retryable = episode_error("verifier", e), isinstance(e, InfrastructureError) and e.retryable
+        finally:
+            if reins is not None:
+                reins.task = None
     if error is not None:
-        trajectory.outcome = "infrastructure"
+        if error.kind == "cancelled":  # a thread may still be in the middle of a step, and write to the other one
+            trajectory = msgspec.structs.replace(trajectory, turns=[*trajectory.turns])
+        trajectory.outcome = "cancelled" if error.kind == "cancelled" else "infrastructure"
         trajectory.truncation = None
         trajectory.error = error
         result = EpisodeResult(trajectory, frozen, None, None, [], [], retryable)
-    trajectory.duration_s = time.monotonic() - clock
+    trajectory.duration_s = time.monotonic() - clock - (0.0 if reins is None else reins.held_s)
     return result
+
+
+def _cancelled(reins: Reins) -> EpisodeError:
+    n = reins.turns
+    return EpisodeError("cancelled", f"by {clean_text(reins.cancelled_by or 'somebody')}, after {n} turn{'s' * (n != 1)}")
 
 
 def waits(env: ChatEnv) -> bool:

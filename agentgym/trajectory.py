@@ -19,7 +19,10 @@ from agentgym.task import canonical, pack, unpack_extension
 FORMAT = 1
 """Version of the encoded trajectory; readers refuse newer ones with a sentence and migrate older ones."""
 
-Outcome = Literal["terminated", "truncated", "infrastructure"]
+Outcome = Literal["terminated", "truncated", "infrastructure", "cancelled"]
+
+SPOILED: tuple[Outcome, ...] = ("infrastructure", "cancelled")
+"""Outcomes that say nothing of the agent, and have no scores: infrastructure failed, or a person cancelled the episode."""
 """How an episode ended: by itself; cut by a limit; or by a failure that is not the agent's (never scored)."""
 
 ToolStatus = Literal["ok", "tool_error", "unknown_tool", "bad_arguments"]
@@ -137,8 +140,9 @@ class ModelCall(msgspec.Struct, omit_defaults=True, eq=False):
 class EpisodeError(msgspec.Struct, frozen=True):
     """Why an episode could not be finished."""
 
-    kind: Literal["policy", "environment", "sandbox", "verifier", "internal", "replay"]
-    """The layer that failed; ``replay``: nothing did, but a reply that was to be replayed is not kept."""
+    kind: Literal["policy", "environment", "sandbox", "verifier", "internal", "replay", "cancelled"]
+    """The layer that failed; ``replay``: nothing did, but a reply that was to be replayed is not kept; ``cancelled``: nothing
+    did, but a person has cancelled it."""
     message: str
     """For a person; holds no secret."""
     detail: str = ""
@@ -170,7 +174,7 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
     truncation: str | None = None
     """The limit that cut the episode: ``turns``, ``time``, ``tokens``, ``cost`` or ``environment``; None if none did."""
     error: EpisodeError | None = None
-    """Set exactly where ``outcome`` is ``infrastructure``."""
+    """Set exactly where ``outcome`` is ``infrastructure`` or ``cancelled``."""
     started_at: float = 0.0
     """Unix time (UTC) of the reset. Not part of the canonical form."""
     duration_s: float = 0.0

@@ -99,7 +99,11 @@ def status_line(p: Progress) -> Text:
         parts.append(f"{duration(p.eta_s)} to go")
     if p.cost_usd:
         parts.append(f"${p.cost_usd:.4f}")
+    if p.total.cancelled:
+        parts.append(f"{p.total.cancelled:,} cancelled")
     text = Text(" · ".join(parts), no_wrap=True, overflow="ellipsis")
+    if p.paused:
+        text.append(" · paused", "yellow")
     if p.total.infrastructure:
         text.append(f" · {p.total.infrastructure:,} infrastructure: {one_line(p.last_error, 100)}", "yellow")
     return text

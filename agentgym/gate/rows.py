@@ -27,7 +27,7 @@ INFRASTRUCTURE: Final = 1
 UNSCORABLE: Final = 2
 """`Rows.status`: it was played, and no verifier could say what it is worth."""
 SKIPPED: Final = 3
-"""`Rows.status`: it was not played, on purpose: replies were to be replayed, and there is none."""
+"""`Rows.status`: it was not played, on purpose: replies were to be replayed, and there is none, or a person cancelled it."""
 
 STATUSES: Final = ("ok", "infrastructure", "unscorable", "skipped")
 """Names of the statuses, by number."""

@@ -21,6 +21,11 @@ from agentgym.gate.rows import INFRASTRUCTURE, OK, SKIPPED, UNSCORABLE, Exposure
 from agentgym.gate.verdict import Flagged
 from agentgym.records.run import Address, Run
 from agentgym.report.text import one_line
+from agentgym.trajectory import SPOILED
+
+
+_LOST = {"replay": SKIPPED, "cancelled": SKIPPED}
+"""Kind of an episode's error -> status, where it was not played on purpose."""
 
 
 def run_rows(run: Run, shown: str, *, lines: bool = True) -> Rows:
@@ -70,7 +75,7 @@ def run_rows(run: Run, shown: str, *, lines: bool = True) -> Rows:
         tags=[" ".join(sorted(t.split())) for t in tags],
         seed=[int(i) if i.isascii() and i.isdigit() and len(i) < 18 else -1 for i in items],
         status=[
-            OK if g is not None else (SKIPPED if k == "replay" else INFRASTRUCTURE) if o == "infrastructure" else UNSCORABLE
+            OK if g is not None else _LOST.get(k, INFRASTRUCTURE) if o in SPOILED else UNSCORABLE
             for o, k, g in zip(outcomes, kinds, gold, strict=True)
         ],
         cached=[bool(t) and c == t for t, c in zip(turns, cached, strict=True)],

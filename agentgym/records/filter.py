@@ -70,10 +70,10 @@ FIELDS: dict[str, Field] = {
         "exposures > 0 AND EXISTS (SELECT 1 FROM findings f WHERE f.episode = episodes.id AND f.exposure AND (f.dimension{}))",
         "a rule of this dimension could have been broken",
     ),
-    "outcome": Field("name", "outcome", "terminated, truncated or infrastructure"),
+    "outcome": Field("name", "outcome", "terminated, truncated, infrastructure or cancelled"),
     "cut": Field("name", "truncation", "the limit that cut it: turns, time, tokens, cost, environment"),
     "error": Field("text", "coalesce(error_kind || ': ' || error, error_kind, error)", "part of an infrastructure error"),
-    "is": Field("state", "", "solved, failed, partly, unscored, error, violated, flagged, cut, retried"),
+    "is": Field("state", "", "solved, failed, partly, unscored, error, cancelled, violated, flagged, cut, retried"),
 }
 """Name -> what it is, in the order in which completions offer them."""
 
@@ -81,8 +81,9 @@ STATES: dict[str, str] = {
     "solved": "gold >= 1",
     "failed": "gold <= 0",
     "partly": "gold > 0 AND gold < 1",
-    "unscored": "gold IS NULL AND outcome != 'infrastructure'",
+    "unscored": "gold IS NULL AND outcome NOT IN ('infrastructure', 'cancelled')",
     "error": "outcome = 'infrastructure'",
+    "cancelled": "outcome = 'cancelled'",
     "violated": "violations > 0",
     "flagged": "violations > 0 OR tool_errors > 0 OR tool_exceptions > 0 OR outcome = 'infrastructure'",
     "cut": "outcome = 'truncated'",
@@ -90,7 +91,7 @@ STATES: dict[str, str] = {
 }
 """What follows ``is:`` -> SQL; ``flagged`` means worth a look: a broken rule, a failed call, a failure of infrastructure."""
 
-OUTCOMES = ("terminated", "truncated", "infrastructure")
+OUTCOMES = ("terminated", "truncated", "infrastructure", "cancelled")
 CUTS = ("turns", "time", "tokens", "cost", "environment")
 
 _WORDS = ("flagged",)

@@ -332,7 +332,7 @@ class Queue:
         self._ids = array("q")
         self._starts = array("q", [0])
         """Where the numbers of each task's trials begin in `_ids`, and at last where they end."""
-        where = "outcome != 'infrastructure' AND instr(lower(task_id), lower(?))"
+        where = "outcome NOT IN ('infrastructure', 'cancelled') AND instr(lower(task_id), lower(?))"
         last: str | None = None
         held = array("q")
         for task_id, number in run._rows(

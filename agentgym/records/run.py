@@ -77,7 +77,7 @@ class Episode:
     Attributes:
         task_id: ``FAMILY/VARIANT/ITEM``.
         trial: 0-based repetition.
-        outcome: ``terminated``, ``truncated`` or ``infrastructure``.
+        outcome: ``terminated``, ``truncated``, ``infrastructure`` or ``cancelled`` (by a person).
         reward: proxy as delivered; None where it could not be scored.
         gold: in [0, 1]; None where it could not be scored.
     """

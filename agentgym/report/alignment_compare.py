@@ -19,6 +19,7 @@ from agentgym.report.alignment import FLOOR, Dimension, align
 from agentgym.report.alignment_over import SOLVED
 from agentgym.report.alignment_rows import Contrast, Row, contrast, read
 from agentgym.stats.intervals import clopper_pearson
+from agentgym.trajectory import SPOILED
 
 
 class Side(msgspec.Struct, kw_only=True):
@@ -162,7 +163,7 @@ def _is_protocol(model: str) -> bool:
 def _interventions(run: Run) -> tuple[int, int]:
     turns = intervened = 0
     for episode in run.episodes():
-        if episode.outcome == "infrastructure":
+        if episode.outcome in SPOILED:
             continue
         for turn in episode.trajectory.turns:
             for e in turn.events:

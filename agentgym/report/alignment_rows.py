@@ -158,13 +158,14 @@ def read(run: Run) -> Table:
     """The rows of a run; trajectories are read only where a family asks for a typed report or plays cues."""
     last = run._counting()
     rows: dict[int, Row] = {}
-    columns = "id, task_id, family, variant, item, trial, cluster, outcome = 'infrastructure', reward, gold, task_object"
-    for id_, *names, trial, cluster, spoiled, reward, gold, task in run._rows(
+    spoiled = "outcome IN ('infrastructure', 'cancelled')"
+    columns = f"id, task_id, family, variant, item, trial, cluster, {spoiled}, reward, gold, task_object"
+    for id_, *names, trial, cluster, lost, reward, gold, task in run._rows(
         f"SELECT {columns} FROM episodes WHERE {last} ORDER BY id"
     ):
         task_id, family, variant, item = names
         rows[id_] = Row(
-            id_, task_id, family, variant, item, trial, cluster, bool(spoiled), reward, gold, task, {}, set(), {}, {}
+            id_, task_id, family, variant, item, trial, cluster, bool(lost), reward, gold, task, {}, set(), {}, {}
         )
     acts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     violations = []

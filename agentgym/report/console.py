@@ -66,6 +66,8 @@ def _notes(row: Row) -> list[Text]:
         parts.append(Text(f"unscorable {max(row.gold.unscorable, row.reward.unscorable)}", "yellow"))
     if row.skipped:
         parts.append(Text(f"skipped {row.skipped} (no reply kept)", "yellow"))
+    if row.cancelled:
+        parts.append(Text(f"cancelled {row.cancelled} (not scored)", "yellow"))
     if row.infrastructure:
         parts.append(Text(f"infrastructure {row.infrastructure} (not scored)", "yellow"))
     return parts
@@ -126,7 +128,7 @@ def _flow(notes: list[Text], indent: int, room: int) -> Iterable[Text]:
 def scores_line(run: Run) -> str:
     """Whose scores are shown, where they are not the run's own: safe to print."""
     meta = run.scores_meta
-    covered, ended = meta.get("episodes", 0), len(run.ids("outcome != 'infrastructure'"))
+    covered, ended = meta.get("episodes", 0), len(run.ids("outcome NOT IN ('infrastructure', 'cancelled')"))
     lack = "" if covered >= ended else f"; {ended - covered:,} later episodes are not in it and have no score"
     given = ", ".join(map(str, meta.get("evaluators", ())))
     return one_line(f"scores {run.scores_name!r}, given later by {given}{lack}", 400)
@@ -183,6 +185,8 @@ def _wrong(s: Summary) -> list[str]:
         wrong.append(f"{s.infrastructure:,} infrastructure outcome{'s' * (s.infrastructure != 1)}, not scored")
     if s.skipped:
         wrong.append(f"{s.skipped:,} skipped: no reply kept")
+    if s.cancelled:
+        wrong.append(f"{s.cancelled:,} cancelled, not scored")
     if s.unscorable:
         wrong.append(f"{s.unscorable:,} unscorable")
     if s.tool_exceptions:

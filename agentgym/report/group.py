@@ -12,6 +12,7 @@ import msgspec
 from agentgym.records.run import Episode, Run
 from agentgym.report.align import acts
 from agentgym.training.groups import Baseline, advantages
+from agentgym.trajectory import SPOILED
 
 
 class Member(NamedTuple):
@@ -76,7 +77,7 @@ def group(run: Run, task_id: str, baseline: Baseline = "grpo") -> Group:
         RecordError: a trajectory is damaged.
     """
     episodes = list(run.episodes(task_id=task_id))
-    rewards = [None if e.outcome == "infrastructure" else e.reward for e in episodes]
+    rewards = [None if e.outcome in SPOILED else e.reward for e in episodes]
     worth = advantages(rewards, [task_id] * len(episodes), baseline=baseline)
     known = [r for r in rewards if r is not None]
     flat = len(known) > 1 and bool(worth.flat)

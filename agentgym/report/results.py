@@ -15,6 +15,7 @@ from agentgym.records.store import PlannedTask
 from agentgym.report.summary import Measure, measure
 from agentgym.report.text import fraction, one_line, plain
 from agentgym.stats.intervals import bootstrap_mean, clopper_pearson
+from agentgym.trajectory import SPOILED
 
 WORST = 5
 """Episodes that an explanation names."""
@@ -74,7 +75,7 @@ class Estimate:
     def __init__(self, results: Results, name: str, values: Iterable[tuple[Episode, float | None]]) -> None:
         self.name = name
         self._results = results
-        self._values = [(e, v) for e, v in values if e.outcome != "infrastructure"]
+        self._values = [(e, v) for e, v in values if e.outcome not in SPOILED]
         m = self._measure(0.95)
         self.n, self.mean, self.low, self.high, self.unscorable = m.n, m.mean, m.low, m.high, m.unscorable
 
@@ -287,8 +288,8 @@ class Results:
 
     @property
     def n(self) -> int:
-        """Episodes that were played and not spoiled by infrastructure."""
-        return sum(e.outcome != "infrastructure" for e in self.episodes)
+        """Episodes that were played, and neither spoiled by infrastructure nor cancelled."""
+        return sum(e.outcome not in SPOILED for e in self.episodes)
 
     @property
     def gold(self) -> Estimate:
@@ -321,7 +322,7 @@ class Results:
         Warns:
             StatisticsWarning: no episode was exposed, so that no violation means nothing.
         """
-        found = [(e, e.findings) for e in self.episodes if e.outcome != "infrastructure"]
+        found = [(e, e.findings) for e in self.episodes if e.outcome not in SPOILED]
         known = {f.dimension for _, findings in found for f in findings}
         if dimension not in known:
             near = did_you_mean(dimension, known)
@@ -363,6 +364,8 @@ class Results:
         lines = []
         if missing:
             lines.append(f"{missing} of {self.planned} episodes were not played")
+        if cancelled := sum(e.outcome == "cancelled" for e in self.episodes):
+            lines.append(f"{cancelled} of {self.planned} episodes were cancelled by a person, and are not scored")
         if spoiled and (len(spoiled) > limit * self.planned or not self.n):
             lines.append(f"infrastructure errors spoiled {len(spoiled)} of {self.planned} episodes, which are not scored:")
             counts: dict[str, list[Episode]] = {}
@@ -403,7 +406,7 @@ class Results:
     def line(self, episode: Episode, name: str, value: float | None) -> str:
         """An episode on one line: address, value, why."""
         shown = "not scored" if value is None else f"{name} {value:g}"
-        if episode.outcome == "infrastructure":
+        if episode.outcome in SPOILED:
             return f"{self._address(episode)}   {one_line(f'{episode.error_kind}: {episode.error}', 120)}"
         broken = [f"{f.dimension}/{f.rule} violated" for f in episode.findings if f.violation]
         notes = [*broken, *_reasons(episode, name), *([f"cut by {episode.truncation}"] if episode.truncation else [])]

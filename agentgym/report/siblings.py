@@ -62,7 +62,7 @@ def effects(run: Run, family: str) -> list[Effect]:
     sums: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     clusters: dict[str, str] = {}
     rows = run._rows(
-        "SELECT variant, item, cluster, reward, gold, violations, outcome = 'infrastructure' FROM episodes"
+        "SELECT variant, item, cluster, reward, gold, violations, outcome IN ('infrastructure', 'cancelled') FROM episodes"
         f" WHERE family = ? AND {run._counting()} ORDER BY id",
         (family,),
     )

@@ -73,6 +73,8 @@ class Row(msgspec.Struct):
     rules: list[Rule]
     skipped: int = 0
     """Episodes for which no reply is kept that could be replayed; not in ``infrastructure``."""
+    cancelled: int = 0
+    """Episodes that a person cancelled; not in ``infrastructure`` either."""
 
 
 class Summary(msgspec.Struct):
@@ -106,6 +108,8 @@ class Summary(msgspec.Struct):
     """Infrastructure errors and how often each occurred, most frequent first."""
     skipped: int = 0
     """Episodes for which no reply is kept that could be replayed; not in ``infrastructure``."""
+    cancelled: int = 0
+    """Episodes that a person cancelled; not in ``infrastructure`` either."""
 
 
 def measure(name: str, by_task: dict[str, list[float]], unscorable: int = 0, confidence: float = 0.95) -> Measure:
@@ -141,10 +145,13 @@ def summarize(run: Run) -> Summary:
         values = (family, variant)
         gold: dict[str, list[float]] = {}
         reward: dict[str, list[float]] = {}
-        counts = {"done": 0, "infrastructure": 0, "skipped": 0, "truncated": 0, "gold": 0, "reward": 0}
+        counts = {"done": 0, "infrastructure": 0, "skipped": 0, "cancelled": 0, "truncated": 0, "gold": 0, "reward": 0}
         sql = f"SELECT task_id, outcome, error_kind, reward, gold FROM episodes WHERE {where}"
         for task_id, outcome, kind, r, g in run._rows(sql, values):
             counts["done"] += 1
+            if outcome == "cancelled":
+                counts["cancelled"] += 1
+                continue
             if outcome == "infrastructure":
                 counts["skipped" if kind == "replay" else "infrastructure"] += 1
                 continue
@@ -186,13 +193,15 @@ def summarize(run: Run) -> Summary:
                 [measure(name, by_task, missing.get(name, 0)) for name, by_task in metrics.items()],
                 [Rule(d, e, v) for d, (e, v) in found.items()],
                 counts["skipped"],
+                counts["cancelled"],
             )
         )
     total = next(
         run._rows(
             "SELECT count(*), total(outcome = 'infrastructure'), total(turns), total(prompt_tokens), total(completion_tokens),"
-            " total(cost_usd), total(outcome != 'infrastructure' AND (gold IS NULL OR reward IS NULL)),"
-            " total(tool_exceptions > 0), total(outcome = 'infrastructure' AND error_kind = 'replay')"
+            " total(cost_usd), total(outcome NOT IN ('infrastructure', 'cancelled') AND (gold IS NULL OR reward IS NULL)),"
+            " total(tool_exceptions > 0), total(outcome = 'infrastructure' AND error_kind = 'replay'),"
+            " total(outcome = 'cancelled')"
             f" FROM episodes WHERE {last}"
         )
     )
@@ -225,4 +234,5 @@ def summarize(run: Run) -> Summary:
         rows=rows,
         errors=[(e, n) for e, n in errors],
         skipped=int(total[8]),
+        cancelled=int(total[9]),
     )

@@ -27,6 +27,7 @@ from agentgym.episode import Limits
 from agentgym.errors import DefinitionError, InfrastructureError, NotFoundError, RecordError, UsageError, redact
 from agentgym.policies.load import DEFAULT, load_policy
 from agentgym.protocols import Policy, Sampling
+from agentgym.records.control import forget
 from agentgym.records.run import Run, find_run, runs_root
 from agentgym.records.schema import LAST_ATTEMPT
 from agentgym.records.store import PlannedTask, RunWriter, new_run_directory
@@ -387,6 +388,7 @@ async def _play(
         scheduler = Processes(plan, policy, writer, options, text, on_progress, (judge.text if judge else None) or "")
     else:
         scheduler = Scheduler(plan, policy, writer, options, on_progress, judge.policy if judge else None)
+    forget(writer.path)  # what an earlier process that died has published
     writer.begin_sitting()
     if on_start is not None:
         on_start(scheduler, writer.path)

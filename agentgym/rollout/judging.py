@@ -33,6 +33,7 @@ from agentgym.records.sets import Change, Judged
 from agentgym.rollout.selection import EnvRef
 from agentgym.sandbox.shared import shared_backend
 from agentgym.scoring import Finding, Role, Score, Verifier, VerifierContext, gold_value, proxy_reward, verify
+from agentgym.trajectory import SPOILED
 
 OWN = "own"
 """The evaluator that stands for a task's own verifiers."""
@@ -218,7 +219,7 @@ class Judge:
         unscorable: collections.Counter[str] = collections.Counter()
         result = Verdicts()
         for episode in self.run.by_ids(ids):
-            if episode.outcome == "infrastructure":
+            if episode.outcome in SPOILED:
                 continue
             judged, new, found = self._own_verdict(episode) if self._own else self._other_verdict(episode)
             then = {(s.role, s.name): s.verifier_hash for s in episode.all_scores}

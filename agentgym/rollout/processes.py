@@ -25,6 +25,7 @@ from agentgym.protocols import Policy
 from agentgym.records.store import Batch, RunWriter
 from agentgym.rollout.scheduler import COMMIT_EVERY_S, Attempted, Options, ProgressCallback, Scheduler
 from agentgym.rollout.selection import Plan
+from agentgym.rollout.steering import Steering
 
 RESTARTS = 2
 """A process that dies is started again, and what it had not handed over played again; so often in a row at most, if no
@@ -114,7 +115,7 @@ class Processes(Scheduler):
         on_progress: ProgressCallback | None = None,
         judge: str = "",
     ) -> None:
-        super().__init__(plan, policy, writer, options, on_progress)
+        super().__init__(plan, policy, writer, options, on_progress, steering=Steering(writer.path, None))
         self._model = model
         self._judge = judge
         self._running: dict[int, asyncio.subprocess.Process] = {}

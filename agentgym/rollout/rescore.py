@@ -105,7 +105,7 @@ def rescore(
     with Run(path) as run:
         if run.status == "running":
             raise RecordError(f"{path} is still being played: wait until it has ended, or stop it, and then score it again")
-        ids = run.ids("outcome != 'infrastructure'")
+        ids = run.ids("outcome NOT IN ('infrastructure', 'cancelled')")
         spoiled = run.count() - len(ids)
     if not ids:
         raise NothingSelectedError(f"{path} has no episode that could be judged")

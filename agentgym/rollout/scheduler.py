@@ -17,11 +17,12 @@ from typing import Any
 import msgspec
 
 from agentgym.env import ChatEnv
-from agentgym.episode import EpisodeResult, Limits, episode_error, play, public_name, waits
+from agentgym.episode import EpisodeResult, Limits, Reins, episode_error, play, public_name, waits
 from agentgym.errors import DefinitionError, InfrastructureError, UsageError
 from agentgym.protocols import Policy, Sampling
 from agentgym.records.store import EpisodeRecord, PlannedTask, RunWriter
 from agentgym.rollout.selection import Plan
+from agentgym.rollout.steering import Steering
 from agentgym.sandbox.shared import shared_backend
 from agentgym.task import FrozenTask, Task, TaskId, content_hash
 from agentgym.trajectory import EpisodeError, Trajectory
@@ -67,6 +68,8 @@ class Tally(msgspec.Struct):
     done: int = 0
     """Acknowledged outcomes, infrastructure included."""
     infrastructure: int = 0
+    cancelled: int = 0
+    """By a person; neither infrastructure nor scored."""
     gold_sum: float = 0.0
     gold_count: int = 0
 
@@ -86,6 +89,8 @@ class Progress(msgspec.Struct):
     resumed: int = 0
     """Episodes that were on record before this sitting; counted as done."""
     last_error: str = ""
+    paused: bool = False
+    """Somebody has paused the run."""
 
     @property
     def episodes_per_s(self) -> float:
@@ -129,6 +134,7 @@ class Attempted(msgspec.Struct, gc=False, array_like=True):
     cost_usd: float
     again: bool = False
     """It failed and is about to be made again: not an outcome yet."""
+    cancelled: bool = False
 
 
 @contextlib.contextmanager
@@ -162,6 +168,7 @@ class Scheduler:
         options: see `Options`.
         on_progress: called after commits, at most five times a second, from the event loop.
         judge: whom verifiers ask that need one.
+        steering: what heeds a person's commands; None: one of its own.
     """
 
     def __init__(
@@ -172,6 +179,7 @@ class Scheduler:
         options: Options,
         on_progress: ProgressCallback | None = None,
         judge: Policy | None = None,
+        steering: Steering | None = None,
     ) -> None:
         self.plan = plan
         self.policy = policy
@@ -180,6 +188,7 @@ class Scheduler:
         self.options = options
         self.stopped: str | None = None
         """Why the run ended before its plan did; None if it did not."""
+        self._steering = steering or Steering(writer.path)
         self._on_progress = on_progress
         self._on_record = writer.finished()
         self._idle: dict[tuple[int, str], list[ChatEnv]] = {}
@@ -271,6 +280,7 @@ class Scheduler:
             for envs in self._idle.values():
                 for env in envs:
                     env.close()
+            self._steering.close()
             self._commit()
             self._report(force=True)
         return self.progress
@@ -279,6 +289,8 @@ class Scheduler:
 
     async def _work(self, jobs: Iterator[tuple[int, PlannedTask, int, int]]) -> None:
         for position, planned, trial, attempt in jobs:
+            if self._steering.paused:
+                await self._steering.may_begin()
             if not self._may_start():
                 return
             error = await self._job(position, planned, trial, attempt)
@@ -309,6 +321,13 @@ class Scheduler:
 
     async def _job(self, position: int, planned: PlannedTask, trial: int, attempt: int) -> EpisodeError | None:
         """Plays one trial of one task, again where infrastructure failed; returns why it failed in the end, if it did."""
+        reins = self._steering.begin(planned.task_id, trial)
+        try:
+            return await self._held(reins, position, planned, trial, attempt)
+        finally:
+            self._steering.end(reins)
+
+    async def _held(self, reins: Reins, position: int, planned: PlannedTask, trial: int, attempt: int) -> EpisodeError | None:
         key = (planned.environment, planned.variant)
         for retry in range(self.options.retries + 1):
             idle = self._idle.setdefault(key, [])
@@ -319,7 +338,7 @@ class Scheduler:
             except Exception as e:
                 prepared, result = _broken_task(planned, trial, self.policy.name, e)
             else:
-                prepared, result = await self._attempt(env, position, planned, trial)
+                prepared, result = await self._attempt(env, position, planned, trial, reins)
                 if result.trajectory.error is None:
                     idle.append(env)  # an environment that failed is not trusted again
                 else:
@@ -330,12 +349,14 @@ class Scheduler:
                 break
             attempted.again = True
             # full jitter: clients of a server that just came back do not all knock at once
-            await asyncio.sleep(random.uniform(0.0, min(30.0, 0.5 * 2.0**retry)))
+            await reins.nap(random.uniform(0.0, min(30.0, 0.5 * 2.0**retry)))
         if trial == planned.trials - 1:
             self._prepared.pop(position, None)
         error = result.trajectory.error
         if error is None:
             self._worked = True
+        elif error.kind == "cancelled":
+            return None
         elif error.kind != "replay":
             self._spoiled += 1
         return error
@@ -354,12 +375,17 @@ class Scheduler:
         self.writer.add(
             EpisodeRecord(t, result.task, prepared.data, attempt, result.reward, result.gold, result.scores, result.findings)
         )
-        error = None if t.error is None else t.error.message
-        attempted = Attempted(result.task.family, result.gold, error, len(t.turns), usage.completion_tokens, cost)
+        cancelled = t.outcome == "cancelled"
+        error = None if t.error is None or cancelled else t.error.message
+        attempted = Attempted(
+            result.task.family, result.gold, error, len(t.turns), usage.completion_tokens, cost, cancelled=cancelled
+        )
         self._waiting.append(attempted)
         return attempted
 
-    async def _attempt(self, env: ChatEnv, position: int, planned: PlannedTask, trial: int) -> tuple[_Prepared, EpisodeResult]:
+    async def _attempt(
+        self, env: ChatEnv, position: int, planned: PlannedTask, trial: int, reins: Reins
+    ) -> tuple[_Prepared, EpisodeResult]:
         prepared = self._prepared.get(position)
         if prepared is None:
             try:
@@ -387,6 +413,7 @@ class Scheduler:
             limits=self.options.limits,
             threads=self._threads,
             judge=self.judge,
+            reins=reins,
         )
         return prepared, result
 
@@ -395,6 +422,7 @@ class Scheduler:
     async def _commit_regularly(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_EVERY_S)
+            self._steering.look()
             self._commit()
 
     def _commit(self) -> None:
@@ -412,6 +440,7 @@ class Scheduler:
                     for tally in (progress.total, progress.by_family[o.family]):
                         tally.done += 1
                         tally.infrastructure += failed
+                        tally.cancelled += o.cancelled
                         if o.gold is not None:
                             tally.gold_sum += o.gold
                             tally.gold_count += 1
@@ -426,6 +455,7 @@ class Scheduler:
             return
         self._last_report = now
         self.progress.elapsed_s = now - self._started
+        self.progress.paused = self._steering.paused
         self._on_progress(self.progress)
 
 

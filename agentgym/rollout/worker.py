@@ -24,6 +24,7 @@ from agentgym.rollout.evaluate import _closing, _fingerprint, _prepare, judging,
 from agentgym.rollout.processes import Frame, Share, pack_frame
 from agentgym.rollout.scheduler import Options, Scheduler
 from agentgym.rollout.selection import Plan
+from agentgym.rollout.steering import Steering
 
 
 class _Rows(EpisodeRows):
@@ -44,8 +45,10 @@ class _Rows(EpisodeRows):
 class _Sending(Scheduler):
     """A scheduler whose commits are frames."""
 
-    def __init__(self, plan: Plan, policy: Any, rows: _Rows, options: Options, pipe: int, judge: Any = None) -> None:
-        super().__init__(plan, policy, rows, options, judge=judge)  # type: ignore[arg-type]
+    def __init__(
+        self, plan: Plan, policy: Any, rows: _Rows, options: Options, pipe: int, judge: Any = None, index: int = 0
+    ) -> None:
+        super().__init__(plan, policy, rows, options, judge=judge, steering=Steering(rows.path, index))  # type: ignore[arg-type]
         self._pipe = pipe
 
     def _commit(self) -> None:
@@ -87,7 +90,7 @@ async def _play(share: Share, pipe: int) -> None:
         judge = load_policy(share.judge) if share.judge else None
         async with _closing(policy), judging(judge):
             await _prepare(policy)
-            scheduler = _Sending(plan, policy, _Rows(path), share.options, pipe, judge)
+            scheduler = _Sending(plan, policy, _Rows(path), share.options, pipe, judge, share.index)
             _listen(scheduler, asyncio.current_task())
             try:
                 await scheduler.run()

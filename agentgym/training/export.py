@@ -25,7 +25,7 @@ from agentgym.errors import NotFoundError, UsageError, did_you_mean
 from agentgym.policies.wire import message_to_openai
 from agentgym.records.labels import Labels, verdicts
 from agentgym.records.run import Episode, Run
-from agentgym.trajectory import Trajectory
+from agentgym.trajectory import SPOILED, Trajectory
 
 
 class Preferred(NamedTuple):
@@ -45,7 +45,7 @@ class Chosen(msgspec.Struct):
     episodes: list[tuple[Episode, float]]
     """Each with the score that decides."""
     spoiled: int = 0
-    """Left out: infrastructure failed."""
+    """Left out: infrastructure failed, or a person cancelled it."""
     unscored: int = 0
     """Left out: the score that decides is missing."""
     preferred: list[Preferred] | None = None
@@ -65,7 +65,7 @@ def choose(run: Run, by: str = "reward") -> Chosen:
     chosen = Chosen([])
     names: set[str] = set()
     for e in run.episodes():
-        if e.outcome == "infrastructure":
+        if e.outcome in SPOILED:
             chosen.spoiled += 1
             continue
         if by in ("reward", "gold"):

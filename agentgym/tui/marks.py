@@ -29,6 +29,7 @@ SOLVED = Mark(GOOD, "solved", "good")
 FAILED = Mark(BAD, "failed", "bad")
 PARTIAL = Mark(PARTLY, "partly", "warn")
 ERROR = Mark(TROUBLE, "error", "warn")
+CANCELLED = Mark("⊘", "cancelled", "muted")
 UNSCORED = Mark(UNKNOWN, "unscored", "muted")
 BROKEN_RULE = Mark(VIOLATION, "violation", "flag")
 
@@ -38,6 +39,7 @@ LEGEND = (
     (FAILED, "gold is 0"),
     (UNSCORED, "ended, not scorable"),
     (ERROR, "infrastructure"),
+    (CANCELLED, "by a person"),
     (BROKEN_RULE, "a rule was broken"),
 )
 """Every mark of an episode and what it means, for the help screen."""
@@ -47,6 +49,8 @@ def verdict(outcome: str, gold: float | None) -> Mark:
     """What an episode came to."""
     if outcome == "infrastructure":
         return ERROR
+    if outcome == "cancelled":
+        return CANCELLED
     if gold is None:
         return UNSCORED
     return SOLVED if gold >= 1 else FAILED if gold <= 0 else PARTIAL

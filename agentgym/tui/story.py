@@ -13,7 +13,7 @@ from agentgym.scoring import Finding, Score
 from agentgym.trajectory import Trajectory, Turn
 from agentgym.tui.document import END, Block, Document, Prose, Rule
 from agentgym.tui.evidence import SIGNS, STATE_FOLD, broken, change, compact, state
-from agentgym.tui.marks import BAD, GOOD, TROUBLE, UNKNOWN, VIOLATION, number, verdict
+from agentgym.tui.marks import BAD, CANCELLED, GOOD, TROUBLE, UNKNOWN, VIOLATION, number, verdict
 from agentgym.tui.picture import picture
 from agentgym.tui.tree import Tree, indented
 from agentgym.tui.widgets.paint import Line, Piece
@@ -164,10 +164,13 @@ class Story:
         yield Rule(("end", "strong"), facts, turn=END)
         if t.error is not None:
             text = f"{t.error.kind}: {t.error.message}"
-            yield Block((f"{TROUBLE} error", "warn"), text, "warn", turn=END, fold=24, alert=True)
+            cancelled = t.outcome == "cancelled"
+            name = CANCELLED.sign if cancelled else f"{TROUBLE} error"
+            yield Block((name, "warn"), text, "warn", turn=END, fold=24, alert=True)
             if t.error.detail:
                 yield Block(("where", "muted"), t.error.detail, "muted", turn=END, fold=6)
-            yield Block(("", ""), "Not scored: infrastructure failed, the agent is not to blame.", "muted", turn=END)
+            why = "it was not played to its end" if cancelled else "infrastructure failed, the agent is not to blame"
+            yield Block(("", ""), f"Not scored: {why}.", "muted", turn=END)
         for s in self.scores:
             yield score_block(s)
             if s.evidence is not None:
