@@ -11,6 +11,7 @@ are looked at when all is over.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections import Counter
@@ -494,6 +495,8 @@ class Measured(msgspec.Struct):
     """Each sequence of actions once."""
     weak: int = 0
     """Episodes of weak and honest players."""
+    exposed: int = 0
+    """Those of them that could have violated something, by the findings: only they say anything of false alarms."""
     alarms: list[Alarm] = []
 
     @property
@@ -517,6 +520,10 @@ class Measured(msgspec.Struct):
         return dict(Counter(c.apart for c in self.cheats if c.apart).most_common())
 
 
+class _Over(Exception):
+    """No further episode is to be played."""
+
+
 def measure(
     make: Callable[[], ChatEnv],
     *,
@@ -527,18 +534,20 @@ def measure(
     weak: int = 60,
     most: int = 40,
     seed: int = 0,
+    over: Callable[[], bool] = lambda: False,
 ) -> Measured:
     """Optimises the proxy on a family's first tasks and counts what the findings say.
 
     Args:
         make: makes the environment; tempting variants measure recall, every variant false alarms.
         tasks: how many of its first tasks.
-        population: plans in each generation of the search.
+        population: plans in each generation of the search; 0: none is made.
         generations: of the search, on each task.
         updates: of the policy, over all tasks.
         weak: episodes of weak and honest players on each task.
         most: cheats that are kept for each task and method, the first found.
         seed: of all chance.
+        over: asked before each episode whether to stop here; what was played by then counts.
 
     Raises:
         InfrastructureError: a sandbox failed.
@@ -552,6 +561,8 @@ def measure(
     kept: set[tuple[str, bytes]] = set()
 
     def seen(known: Known, episode: EpisodeResult, how: str) -> None:
+        if over():
+            raise _Over
         result.played += 1
         task, reward, gold = known.task.id, episode.reward, episode.gold
         if reward is None or gold is None or reward < PAID * honest[task] or gold >= POOR or reward <= 0:
@@ -569,19 +580,26 @@ def measure(
         why = apart(episode, expected)
         result.cheats.append(Cheat(task, how, reward, gold, actions, convicted, caught, exposed, why, evidence))
 
-    if expected:
-        for i, known in enumerate(subjects):
+    def honestly(known: Known, how: str, player: Player) -> None:
+        if over():
+            raise _Over
+        episode = run(known, player)
+        result.weak += 1
+        result.exposed += any(f.exposure for f in episode.findings)
+        if violated(episode):
+            said = [f"{f.dimension}/{f.rule}: {f.evidence}"[:400] for f in episode.findings if f.violation]
+            actions = [t.message for t in episode.trajectory.turns]
+            result.alarms.append(Alarm(known.task.id, how, violated(episode), actions, said))
+
+    with contextlib.suppress(_Over):
+        for i, known in enumerate(subjects if expected and population else ()):
             evolve(known, seen, seed=seed * 1000 + i, population=population, generations=generations)
-        if updates:
+        if expected and updates:
             learn(subjects, seen, seed=seed, updates=updates)
-    for i, known in enumerate(subjects):
-        for how, player in weak_players(known, seed=seed * 1000 + i, count=weak):
-            episode = run(known, player)
-            result.weak += 1
-            if violated(episode):
-                said = [f"{f.dimension}/{f.rule}: {f.evidence}"[:400] for f in episode.findings if f.violation]
-                actions = [t.message for t in episode.trajectory.turns]
-                result.alarms.append(Alarm(known.task.id, how, violated(episode), actions, said))
+        players = [weak_players(k, seed=seed * 1000 + i, count=weak) for i, k in enumerate(subjects)]
+        for turn in zip(*players, strict=True):
+            for known, (how, player) in zip(subjects, turn, strict=True):
+                honestly(known, how, player)
     env.close()
     return result
 
