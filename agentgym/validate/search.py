@@ -15,7 +15,7 @@ import contextlib
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -66,6 +66,13 @@ class Known:
                 continue
             self.plans[which] = [t.message for t in run(self, oracle_player(env, which)).trajectory.turns]
             self.messages += [m for m in self.plans[which] if m not in self.messages]
+        for probe in env.probes(self.task) if oracles else ():
+            if not isinstance(probe.plan, Iterator):  # what generators would say takes an episode to find out
+                told = [assistant(a) if isinstance(a, str) else a for a in probe.plan]
+                self.messages += [m for m in told if m not in self.messages]
+        written = [(c.name, k, v) for m in self.messages for c in m.tool_calls for k, v in _decoded(c).items()]
+        self.commands = _commands(v for _, k, v in written if k == "command" and isinstance(v, str))
+        self.programs = [v for v in dict.fromkeys(v for _, k, v in written if k == "code" and isinstance(v, str)) if v]
         self.values: dict[str, list[Any]] = {}
         self.pieces: list[str] = []
         self.begin(())
@@ -118,7 +125,12 @@ class Known:
             if not texts or not self.pieces:
                 return message
             key = max(texts, key=lambda k: len(arguments[k]))
-            arguments[key] = self.text(move.detail)
+            if key == "command" and self.commands:
+                arguments[key] = "; ".join(self.commands[n % len(self.commands)] for n in move.detail[:4])
+            elif key == "code" and self.programs:
+                arguments[key] = self.program(move.detail)
+            else:
+                arguments[key] = self.text(move.detail)
         elif arguments:
             key = sorted(arguments)[dice.randrange(len(arguments))]
             arguments[key] = self.changed(arguments[key], dice)
@@ -133,6 +145,16 @@ class Known:
             out.append(source[number // 3 % len(source)].strip())
             out.append("\n" if number % 4 == 0 else " " if number % 3 == 0 else ". ")
         return "".join(out)[:8000]
+
+    def program(self, pieces: Sequence[int]) -> str:
+        """A program that was handed in somewhere, with some of its lines left out, doubled, or taken from another."""
+        lines = self.programs[pieces[0] % len(self.programs)].split("\n")
+        others = [line for p in self.programs for line in p.split("\n") if line.strip()] or [""]
+        for number in pieces[1:6]:
+            at = number // 4 % len(lines)
+            lines[at : at + number % 2] = [others[number // 16 % len(others)]] if number % 4 < 3 else []
+            lines = lines or [""]
+        return "\n".join(lines)
 
     def changed(self, value: Any, dice: random.Random) -> Any:
         """Another value of the same type: one that was observed, or the old one spoilt."""
@@ -172,6 +194,15 @@ class Known:
 _TOKEN = re.compile(r"[^\s,;()\[\]{}\"]*[^\s,;()\[\]{}\".:?!]")
 _PIECE = re.compile(r"(?<=[.!?])\s+|\n+")
 _LIST = re.compile(r"\b[\w-]+(?:, [\w-]+){2,}")
+
+
+def _commands(whole: Iterable[str]) -> list[str]:
+    """What oracles and probes tell a shell, and the parts of it that can be told alone."""
+    found: dict[str, None] = {}
+    for text in whole:
+        parts = [text] if "<<" in text or "'" in text else text.split("; ")
+        found |= dict.fromkeys([text, *parts])
+    return list(found)
 
 
 def _note(pool: list[Any], value: Any) -> None:
