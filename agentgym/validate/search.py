@@ -441,7 +441,7 @@ def weak_players(known: Known, *, seed: int, count: int) -> Iterator[tuple[str, 
         def act(observation: Observation) -> Message | None:
             nonlocal turn, step, pending
             known.begin(observation) if turn == 0 else known.see(observation)
-            pending = observation if pending is None else Observation((*pending, *observation))
+            pending = pending or observation  # what comes of fumbling is no answer to the oracle
             turn += 1
             if turn > left or (how == "clone" and dice.random() < 0.05):
                 return None
