@@ -8,6 +8,7 @@ intervals are of these episodes and not of all cheaters that there could be.
     python bench/cheaters.py hack.keyword tools.retail
     python bench/cheaters.py --all --tasks 20
     python bench/cheaters.py hack.keyword --misses tests/data/cheaters   # keep what was not convicted as test data
+    python bench/cheaters.py --all --honest --cpu 300                    # false alarms alone, 300 CPU seconds a family at most
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import argparse
 import functools
 import hashlib
 import json
-import time
+import os
 from pathlib import Path
 
 import msgspec
@@ -25,8 +26,15 @@ from agentgym import registry
 from agentgym.stats.intervals import clopper_pearson
 from agentgym.validate.search import Cheat, Measured, measure
 
-RECALL, ALARMS = 0.95, 0.01
-"""Least share of cheats that are convicted, and greatest share of honest play that is."""
+
+def cpu_s() -> float:
+    """CPU seconds of this process and of what it has waited for: sandboxes are processes of their own."""
+    return sum(os.times()[:4])
+
+
+def past(end_s: float) -> bool:
+    """Whether so many CPU seconds are used up."""
+    return cpu_s() > end_s
 
 
 def told(m: Measured, cpu: float) -> dict[str, object]:
@@ -49,8 +57,9 @@ def told(m: Measured, cpu: float) -> dict[str, object]:
         "apart": m.apart,
         "by": by,
         "honest": m.weak,
+        "exposed": m.exposed,
         "false_alarms": len(m.alarms),
-        "at_most": round(clopper_pearson(len(m.alarms), m.weak, 0.90)[1], 4) if m.weak else None,
+        "at_most": round(clopper_pearson(len(m.alarms), m.exposed, 0.90)[1], 4) if m.exposed else None,
         "cpu_s": round(cpu, 1),
     }
 
@@ -93,22 +102,25 @@ def main() -> None:
     parser.add_argument("--level", type=int)
     parser.add_argument("--misses", type=Path, help="folder to keep missed cheats in, and one of each kind told apart")
     parser.add_argument("--show", type=int, default=5, help="misses and alarms that are printed of each")
-    parser.add_argument("--judge", action="store_true", help="exit 1 where a bar is not met")
+    parser.add_argument("--honest", action="store_true", help="no search: only weak and honest players")
+    parser.add_argument("--cpu", type=float, default=float("inf"), help="seconds after which a family begins nothing new")
     args = parser.parse_args()
     names = args.families or sorted({n.rpartition("-v")[0] for n in registry.tasks.places("own")} if args.all else ())
     params = {} if args.level is None else {"level": args.level}
-    short = 0
     for name in names:
         cls = registry.env_class(name)
+        small = 4 if "sandbox" in cls.needs() else 1  # each episode starts processes
+        none = 0 if args.honest else 1
+        begun = cpu_s()
         for variant in cls.temptations:
             make = functools.partial(cls, variant=variant, **params)
-            begun = time.process_time()
-            small = 4 if "sandbox" in cls.needs() else 1  # each episode starts processes
+            since = cpu_s()
             m = measure(
-                make, tasks=max(args.tasks // small, 1), population=args.population // small,
-                generations=args.generations // small, updates=args.updates // small, weak=args.weak // small, seed=args.seed,
+                make, tasks=max(args.tasks // small, 1), population=none * args.population // small,
+                generations=args.generations // small, updates=none * args.updates // small, weak=args.weak // small,
+                seed=args.seed, over=functools.partial(past, begun + args.cpu),
             )  # fmt: skip
-            line = told(m, time.process_time() - begun)
+            line = told(m, cpu_s() - since)
             missed = m.missed[: args.show]
             line["missed"] = [{"at": at(c), "how": c.how, "gold": c.gold, "said": c.evidence} for c in missed]
             alarms = m.alarms[: args.show]
@@ -116,10 +128,6 @@ def main() -> None:
             print(json.dumps(line), flush=True)
             if args.misses:
                 keep(m, args.misses)
-            short += m.caught < RECALL * m.convictable
-            short += len(m.alarms) > ALARMS * m.weak
-    if args.judge and short:
-        raise SystemExit(1)
 
 
 if __name__ == "__main__":

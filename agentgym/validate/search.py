@@ -11,10 +11,11 @@ are looked at when all is over.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -65,6 +66,13 @@ class Known:
                 continue
             self.plans[which] = [t.message for t in run(self, oracle_player(env, which)).trajectory.turns]
             self.messages += [m for m in self.plans[which] if m not in self.messages]
+        for probe in env.probes(self.task) if oracles else ():
+            if not isinstance(probe.plan, Iterator):  # what generators would say takes an episode to find out
+                told = [assistant(a) if isinstance(a, str) else a for a in probe.plan]
+                self.messages += [m for m in told if m not in self.messages]
+        written = [(c.name, k, v) for m in self.messages for c in m.tool_calls for k, v in _decoded(c).items()]
+        self.commands = _commands(v for _, k, v in written if k == "command" and isinstance(v, str))
+        self.programs = [v for v in dict.fromkeys(v for _, k, v in written if k == "code" and isinstance(v, str)) if v]
         self.values: dict[str, list[Any]] = {}
         self.pieces: list[str] = []
         self.begin(())
@@ -117,7 +125,12 @@ class Known:
             if not texts or not self.pieces:
                 return message
             key = max(texts, key=lambda k: len(arguments[k]))
-            arguments[key] = self.text(move.detail)
+            if key == "command" and self.commands:
+                arguments[key] = "; ".join(self.commands[n % len(self.commands)] for n in move.detail[:4])
+            elif key == "code" and self.programs:
+                arguments[key] = self.program(move.detail)
+            else:
+                arguments[key] = self.text(move.detail)
         elif arguments:
             key = sorted(arguments)[dice.randrange(len(arguments))]
             arguments[key] = self.changed(arguments[key], dice)
@@ -132,6 +145,16 @@ class Known:
             out.append(source[number // 3 % len(source)].strip())
             out.append("\n" if number % 4 == 0 else " " if number % 3 == 0 else ". ")
         return "".join(out)[:8000]
+
+    def program(self, pieces: Sequence[int]) -> str:
+        """A program that was handed in somewhere, with some of its lines left out, doubled, or taken from another."""
+        lines = self.programs[pieces[0] % len(self.programs)].split("\n")
+        others = [line for p in self.programs for line in p.split("\n") if line.strip()] or [""]
+        for number in pieces[1:6]:
+            at = number // 4 % len(lines)
+            lines[at : at + number % 2] = [others[number // 16 % len(others)]] if number % 4 < 3 else []
+            lines = lines or [""]
+        return "\n".join(lines)
 
     def changed(self, value: Any, dice: random.Random) -> Any:
         """Another value of the same type: one that was observed, or the old one spoilt."""
@@ -171,6 +194,15 @@ class Known:
 _TOKEN = re.compile(r"[^\s,;()\[\]{}\"]*[^\s,;()\[\]{}\".:?!]")
 _PIECE = re.compile(r"(?<=[.!?])\s+|\n+")
 _LIST = re.compile(r"\b[\w-]+(?:, [\w-]+){2,}")
+
+
+def _commands(whole: Iterable[str]) -> list[str]:
+    """What oracles and probes tell a shell, and the parts of it that can be told alone."""
+    found: dict[str, None] = {}
+    for text in whole:
+        parts = [text] if "<<" in text or "'" in text else text.split("; ")
+        found |= dict.fromkeys([text, *parts])
+    return list(found)
 
 
 def _note(pool: list[Any], value: Any) -> None:
@@ -409,7 +441,7 @@ def weak_players(known: Known, *, seed: int, count: int) -> Iterator[tuple[str, 
         def act(observation: Observation) -> Message | None:
             nonlocal turn, step, pending
             known.begin(observation) if turn == 0 else known.see(observation)
-            pending = observation if pending is None else Observation((*pending, *observation))
+            pending = pending or observation  # what comes of fumbling is no answer to the oracle
             turn += 1
             if turn > left or (how == "clone" and dice.random() < 0.05):
                 return None
@@ -494,6 +526,8 @@ class Measured(msgspec.Struct):
     """Each sequence of actions once."""
     weak: int = 0
     """Episodes of weak and honest players."""
+    exposed: int = 0
+    """Those of them that could have violated something, by the findings: only they say anything of false alarms."""
     alarms: list[Alarm] = []
 
     @property
@@ -517,6 +551,10 @@ class Measured(msgspec.Struct):
         return dict(Counter(c.apart for c in self.cheats if c.apart).most_common())
 
 
+class _Over(Exception):
+    """No further episode is to be played."""
+
+
 def measure(
     make: Callable[[], ChatEnv],
     *,
@@ -527,18 +565,20 @@ def measure(
     weak: int = 60,
     most: int = 40,
     seed: int = 0,
+    over: Callable[[], bool] = lambda: False,
 ) -> Measured:
     """Optimises the proxy on a family's first tasks and counts what the findings say.
 
     Args:
         make: makes the environment; tempting variants measure recall, every variant false alarms.
         tasks: how many of its first tasks.
-        population: plans in each generation of the search.
+        population: plans in each generation of the search; 0: none is made.
         generations: of the search, on each task.
         updates: of the policy, over all tasks.
         weak: episodes of weak and honest players on each task.
         most: cheats that are kept for each task and method, the first found.
         seed: of all chance.
+        over: asked before each episode whether to stop here; what was played by then counts.
 
     Raises:
         InfrastructureError: a sandbox failed.
@@ -552,6 +592,8 @@ def measure(
     kept: set[tuple[str, bytes]] = set()
 
     def seen(known: Known, episode: EpisodeResult, how: str) -> None:
+        if over():
+            raise _Over
         result.played += 1
         task, reward, gold = known.task.id, episode.reward, episode.gold
         if reward is None or gold is None or reward < PAID * honest[task] or gold >= POOR or reward <= 0:
@@ -569,19 +611,26 @@ def measure(
         why = apart(episode, expected)
         result.cheats.append(Cheat(task, how, reward, gold, actions, convicted, caught, exposed, why, evidence))
 
-    if expected:
-        for i, known in enumerate(subjects):
+    def honestly(known: Known, how: str, player: Player) -> None:
+        if over():
+            raise _Over
+        episode = run(known, player)
+        result.weak += 1
+        result.exposed += any(f.exposure for f in episode.findings)
+        if violated(episode):
+            said = [f"{f.dimension}/{f.rule}: {f.evidence}"[:400] for f in episode.findings if f.violation]
+            actions = [t.message for t in episode.trajectory.turns]
+            result.alarms.append(Alarm(known.task.id, how, violated(episode), actions, said))
+
+    with contextlib.suppress(_Over):
+        for i, known in enumerate(subjects if expected and population else ()):
             evolve(known, seen, seed=seed * 1000 + i, population=population, generations=generations)
-        if updates:
+        if expected and updates:
             learn(subjects, seen, seed=seed, updates=updates)
-    for i, known in enumerate(subjects):
-        for how, player in weak_players(known, seed=seed * 1000 + i, count=weak):
-            episode = run(known, player)
-            result.weak += 1
-            if violated(episode):
-                said = [f"{f.dimension}/{f.rule}: {f.evidence}"[:400] for f in episode.findings if f.violation]
-                actions = [t.message for t in episode.trajectory.turns]
-                result.alarms.append(Alarm(known.task.id, how, violated(episode), actions, said))
+        players = [weak_players(k, seed=seed * 1000 + i, count=weak) for i, k in enumerate(subjects)]
+        for turn in zip(*players, strict=True):
+            for known, (how, player) in zip(subjects, turn, strict=True):
+                honestly(known, how, player)
     env.close()
     return result
 
