@@ -220,10 +220,7 @@ async def play(
                 completion = await player.act(conversation, tools, sampling)
             else:
                 completion = await _in_time(player.act(conversation, tools, sampling), deadline)
-            try:
-                completion = _checked(completion)
-            except (TypeError, ValueError, AttributeError) as e:
-                raise InfrastructureError(f"{player.name}: act returned what cannot be kept: {e}", retryable=False) from e
+            completion = kept(completion, player)
             message = completion.message
             layer = "environment"
             core.attach(completion)
@@ -391,6 +388,18 @@ async def _in_time(answer: Coroutine[Any, Any, Completion], deadline: float) -> 
         if not scope.expired():
             raise
         raise _Cut("time") from None
+
+
+def kept(completion: Any, player: Policy) -> Completion:
+    """The completion of a policy as it can be kept.
+
+    Raises:
+        InfrastructureError: something in it is not what `Completion` says; the text names it.
+    """
+    try:
+        return _checked(completion)
+    except (TypeError, ValueError, AttributeError) as e:
+        raise InfrastructureError(f"{player.name}: act returned what cannot be kept: {e}", retryable=False) from e
 
 
 def _checked(completion: Any) -> Completion:
