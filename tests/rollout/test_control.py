@@ -96,7 +96,8 @@ def test_a_cancelled_episode_keeps_its_turns_and_is_neither_a_zero_nor_an_error(
         assert [by_id[i].outcome for i in (first, second, third)] == ["truncated", "cancelled", "cancelled"]
         e = by_id[second]
         assert (e.reward, e.gold, e.error_kind, e.all_scores) == (None, None, "cancelled", [])
-        assert e.error is not None and e.error.startswith("by ")
+        assert e.error is not None
+        assert e.error.startswith("by ")
         assert e.trajectory.opening
         assert run.status == "finished"
         summary = summarize(run)
