@@ -126,10 +126,7 @@ async def play(
                 completion = await player.act(conversation, tools, sampling)
             else:
                 completion = await _in_time(player.act(conversation, tools, sampling), deadline)
-            try:
-                completion = _checked(completion)
-            except (TypeError, ValueError, AttributeError) as e:
-                raise InfrastructureError(f"{player.name}: act returned what cannot be kept: {e}", retryable=False) from e
+            completion = _kept(completion, player)
             message = completion.message
             layer = "environment"
             core.attach(completion)
@@ -204,7 +201,10 @@ async def play(
     result: EpisodeResult
     if error is None:
         try:
-            result = await _in_place(threads if in_thread else None, lambda: score(core, trajectory, frozen))
+            if in_thread:
+                result = await _run(threads, lambda: score(core, trajectory, frozen))
+            else:
+                result = score(core, trajectory, frozen)
         except Exception as e:  # a sandbox that a verifier needed: nothing can be said about the episode
             error, retryable = episode_error("verifier", e), isinstance(e, InfrastructureError) and e.retryable
     if error is not None:
@@ -275,13 +275,20 @@ async def _in_time(answer: Coroutine[Any, Any, Completion], deadline: float) -> 
         raise _Cut("time") from None
 
 
-def _checked(completion: Any) -> Completion:
+def _kept(completion: Any, player: Policy) -> Completion:
     """The completion with plain numbers in it. Structs do not check what they are constructed with, and what one
     policy gets wrong must not make its episode impossible to keep.
 
     Raises:
-        TypeError, ValueError, AttributeError: something in it is not what `Completion` says; the text names it.
+        InfrastructureError: something in it is not what `Completion` says; the text names it.
     """
+    try:
+        return _checked(completion)
+    except (TypeError, ValueError, AttributeError) as e:
+        raise InfrastructureError(f"{player.name}: act returned what cannot be kept: {e}", retryable=False) from e
+
+
+def _checked(completion: Any) -> Completion:
     if not isinstance(completion, Completion) or not isinstance(completion.message, Message):
         given = completion.message if isinstance(completion, Completion) else completion
         raise TypeError(f"expected a Completion with a Message in it, not {type(given).__name__}")
