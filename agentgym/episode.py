@@ -220,7 +220,7 @@ async def play(
                 completion = await player.act(conversation, tools, sampling)
             else:
                 completion = await _in_time(player.act(conversation, tools, sampling), deadline)
-            completion = kept(completion, player)
+            completion = _kept(completion, player)
             message = completion.message
             layer = "environment"
             core.attach(completion)
@@ -305,7 +305,10 @@ async def play(
         try:
             if reins is not None and in_thread:
                 reins.task = asyncio.current_task()
-            result = await _in_place(threads if in_thread else None, lambda: score(core, trajectory, frozen))
+            if in_thread:
+                result = await _run(threads, lambda: score(core, trajectory, frozen))
+            else:
+                result = score(core, trajectory, frozen)
         except asyncio.CancelledError:  # a judge that does not answer, say
             if reins is None or not reins.taken():
                 raise
@@ -390,8 +393,9 @@ async def _in_time(answer: Coroutine[Any, Any, Completion], deadline: float) -> 
         raise _Cut("time") from None
 
 
-def kept(completion: Any, player: Policy) -> Completion:
-    """The completion of a policy as it can be kept.
+def _kept(completion: Any, player: Policy) -> Completion:
+    """The completion with plain numbers in it. Structs do not check what they are constructed with, and what one
+    policy gets wrong must not make its episode impossible to keep.
 
     Raises:
         InfrastructureError: something in it is not what `Completion` says; the text names it.
@@ -403,12 +407,6 @@ def kept(completion: Any, player: Policy) -> Completion:
 
 
 def _checked(completion: Any) -> Completion:
-    """The completion with plain numbers in it. Structs do not check what they are constructed with, and what one
-    policy gets wrong must not make its episode impossible to keep.
-
-    Raises:
-        TypeError, ValueError, AttributeError: something in it is not what `Completion` says; the text names it.
-    """
     if not isinstance(completion, Completion) or not isinstance(completion.message, Message):
         given = completion.message if isinstance(completion, Completion) else completion
         raise TypeError(f"expected a Completion with a Message in it, not {type(given).__name__}")

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from agentgym.chat import ImagePart, Message, ToolCall, clean_message
-from agentgym.episode import kept
+from agentgym.episode import _kept
 from agentgym.errors import InfrastructureError, UsageError
 from agentgym.policies.wire import loads
 from agentgym.protocols import NO_USAGE, EpisodeContext, Policy, Sampling, Usage
@@ -267,7 +267,7 @@ class Session:
     async def _play(self, node: Node, tools: tuple[ToolSpec, ...], sampling: Sampling) -> None:
         assert node.player is not None
         try:
-            completion = kept(await node.player.act(node.conversation, tools, sampling), node.player)
+            completion = _kept(await node.player.act(node.conversation, tools, sampling), node.player)
         except asyncio.CancelledError:
             node.answer.cancel()
             raise
