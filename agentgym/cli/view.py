@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from agentgym.tui.app import Viewer
 
     app = Viewer(root, opened, episode, turn, compared)
+    gc.freeze()  # what is imported stays: to look through all of it for garbage takes as long as to open three episodes
     app.run()
     return app.return_code or OK
 

@@ -188,7 +188,7 @@ class EpisodesScreen(Level):
             return
         self.table.show(first)
         self._version = self.run.data_version
-        self.load()
+        self.call_after_refresh(self.load)  # beside the first paint it would only hold it up
         self.set_interval(1.0, self._poll)
 
     @property

@@ -32,6 +32,13 @@ class Level(Screen[None]):
     depth: ClassVar[int] = 0
     """How many levels are above."""
 
+    def _on_timer_update(self) -> None:
+        """Paints once where Textual would paint twice: where a layout and a repaint of all are due together."""
+        if getattr(self, "_layout_required", False) and getattr(self, "_repaint_required", False):
+            self._repaint_required = False
+            self._dirty_widgets.add(self)  # what the layout paints is then everything
+        super()._on_timer_update()
+
     def show_crumbs(self, crumbs: list[str], right: Line | None = None) -> None:
         """Shows where one is: ``agentgym > RUN > EPISODE``. Levels above can be clicked."""
         line: Line = []

@@ -87,7 +87,13 @@ class LineView(Painter, ScrollView, can_focus=True, inherit_bindings=False):
 
     def refit(self) -> None:
         """To be called when `count` or what is shown has changed: sizes follow, the cursor stays in range."""
-        self.virtual_size = Size(self.scrollable_content_region.width, self.count + self.head)
+        size = Size(self.scrollable_content_region.width, self.count + self.head)
+        if self.styles.auto_dimensions:
+            self.virtual_size = size
+        else:
+            # only the scrollbar depends on it: to lay the whole screen out again would paint it twice
+            self.set_reactive(LineView.virtual_size, size)
+            self._scroll_update(size)
         cursor = max(0, min(self.cursor, self.count - 1))
         if cursor != self.cursor:
             self.cursor = cursor
@@ -136,8 +142,11 @@ class LineView(Painter, ScrollView, can_focus=True, inherit_bindings=False):
 
     def watch_cursor(self, old: int, new: int) -> None:
         """Follows the cursor and says where it is."""
+        top = self.top
         self.show_cursor()
-        self.refresh()
+        if self.top == top:
+            self.refresh_lines(old + self.head)
+            self.refresh_lines(new + self.head)
         self.post_message(self.Moved(self, new))
 
     def show_cursor(self) -> None:

@@ -62,10 +62,14 @@ class Painter(_Widget):
     """
 
     _looks: dict[str, Style] | None = None
+    _themed: object = None
+    """The theme in which they were looked up."""
+    _doubted = True
+    """Whether they may have changed."""
 
     def notify_style_update(self) -> None:
-        """Forgets."""
-        self._looks = None
+        """Doubts them: this is called whenever Textual styles the widget, and most often nothing has changed."""
+        self._doubted = True
         super().notify_style_update()
 
     def look(self, name: str) -> Style:
@@ -76,8 +80,11 @@ class Painter(_Widget):
         the theme.
         """
         looks = self._looks
-        if looks is None:
-            looks = self._looks = {"": self.rich_style}
+        if looks is None or self._doubted:
+            base, theme = self.rich_style, self.app.current_theme
+            if looks is None or base != looks[""] or theme is not self._themed:
+                looks = self._looks = {"": base}
+            self._themed, self._doubted = theme, False
         found = looks.get(name)
         if found is None:
             whole, partial = self._component(name), self._component(name, partial=True)
@@ -104,8 +111,15 @@ class Painter(_Widget):
         base = self.look("")
         if under:
             base += self.look(under)
-        segments = [Segment(text, base + self.look(name) if name else base) for text, name in line if text]
-        return Strip(segments).adjust_cell_length(width, base)
+        segments, at = [], 0
+        for text, name in line:
+            if text:
+                segments.append(Segment(text, base + self.look(name) if name else base))
+                at += cell_len(text)
+        if at < width:
+            segments.append(Segment(" " * (width - at), base))
+            at = width
+        return Strip(segments, at).adjust_cell_length(width, base)
 
 
 CONTRAST = 4.5
