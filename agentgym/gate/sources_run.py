@@ -22,7 +22,6 @@ from agentgym.records.run import Address, Run
 from agentgym.report.text import one_line
 from agentgym.trajectory import SPOILED
 
-
 _LOST = {"replay": SKIPPED, "cancelled": SKIPPED}
 """Kind of an episode's error -> status, where it was not played on purpose."""
 

@@ -164,9 +164,7 @@ def read(run: Run) -> Table:
         f"SELECT {columns} FROM episodes WHERE {last} ORDER BY id"
     ):
         task_id, family, variant, item = names
-        rows[id_] = Row(
-            id_, task_id, family, variant, item, trial, cluster, bool(lost), reward, gold, task, {}, set(), {}, {}
-        )
+        rows[id_] = Row(id_, task_id, family, variant, item, trial, cluster, bool(lost), reward, gold, task, {}, set(), {}, {})
     acts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     violations = []
     where = f"episode IN (SELECT id FROM episodes WHERE {last})"
