@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentgym.records.run import Run
 
@@ -67,7 +67,7 @@ def live(run: Run, now: float | None = None) -> Live:
 
 
 def _evidence(run: Run) -> Evidence | None:
-    told = run.meta.get("stop_early")
+    told: Any = run.meta.get("stop_early")
     try:
         metrics = list(told["metrics"].values())
         worst = max(metrics, key=lambda m: m["worse"] / m["worse_at"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import agentgym
 from agentgym.records.control import playing
 from agentgym.records.run import Run
+from agentgym.records.store import RunWriter
 from agentgym.tui.app import Viewer
 from agentgym.tui.screens.episodes import EpisodesScreen
 from agentgym.tui.screens.runs import RunsScreen
@@ -71,6 +72,21 @@ def test_p_pauses_the_run_and_lets_it_go_on(tmp_path: Path) -> None:
             (await played).close()
 
     asyncio.run(work())
+
+
+def test_a_run_that_may_stop_early_shows_its_e_values(root: Path, bank: Run) -> None:
+    async def script(h: Hands) -> None:
+        await h.sees("running", "e worse 3.4/50 · not worse 0.12/50")
+
+    metrics = {"gold": {"worse": 3.4, "worse_at": 50.0, "fine": 0.123, "fine_at": 50.0}}
+    told = {"baseline": "base.jsonl", "clusters": 12, "of": 150, "metrics": metrics}
+    writer = RunWriter(bank.path, create=False)
+    try:
+        writer.set_meta({"stop_early": told})
+        writer.begin_sitting()
+        drive(Viewer(root, bank), script, LARGE)
+    finally:
+        writer.close()
 
 
 def test_a_run_that_is_over_says_so_in_the_list_of_runs(root: Path) -> None:
