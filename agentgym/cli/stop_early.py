@@ -49,10 +49,13 @@ class EarlyStop:
         self._scheduler: Any = None
         self._path: Path | None = None
         self._looked = 0.0
+        self._said = -1
+        self._about = {"baseline": Path(baseline).name, "rules": Path(rules).name if rules else None}
 
     def start(self, scheduler: Any, path: Path) -> None:
         """The run begins."""
         self._scheduler, self._path = scheduler, path
+        scheduler.writer.set_meta({"stop_early": {**self._about, **self.watch.evidence()}})
 
     def update(self, progress: Progress) -> None:
         """Looks, now and then, and lets no further episode begin once enough is known."""
@@ -62,6 +65,9 @@ class EarlyStop:
         with Run(self._path) as run:
             state = self.watch.feed(run_rows(run, str(self._path)))
         self._looked = time.monotonic()
+        if self.watch.clusters != self._said:  # for whoever watches the run from elsewhere
+            self._said = self.watch.clusters
+            self._scheduler.writer.set_meta({"stop_early": {**self._about, **self.watch.evidence()}})
         if state != "running":
             word = "worse" if state == "regression" else "not worse by its margin"
             self._scheduler.stopped = (

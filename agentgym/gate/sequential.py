@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -124,6 +124,23 @@ class Sequential:
     def _quarantined(self, names: Iterable[str]) -> Bools:
         out = {q.task for q in self.rules.quarantine}
         return np.array([name in out for name in names], dtype=np.bool_)
+
+    def evidence(self) -> dict[str, Any]:
+        """How far it is, as JSON: clusters, and of each measured metric the highest e-values with what decides.
+
+        ``worse`` is evidence that it is worse; one metric that reaches ``worse_at`` stops. ``fine`` is evidence that it is not
+        worse by its margin; all have to reach ``fine_at``.
+        """
+        m = len(self._measured)
+        alpha = {n: EARLY * self.rules.alpha_of(r) for n, r in self._measured.items()}
+        metrics = {
+            n: {
+                "worse": 1 / self._against_same[n].p, "worse_at": m / alpha[n],
+                "fine": 1 / self._against_worse[n].p, "fine_at": 1 / alpha[n],
+            }
+            for n in self._measured
+        }  # fmt: skip
+        return {"clusters": self._seen, "of": len(self._order), "state": self.state, "metrics": metrics}
 
     def _decide(self) -> State:
         m = len(self._measured)

@@ -133,6 +133,20 @@ class Commands:
         return result
 
 
+def wait_while_paused(path: Path, commands: Commands) -> None:
+    """Heeds what has come since the last call, and returns once the run is not paused; for loops that step by step play and
+    learn, where a single episode cannot be cancelled without the group that it is compared with."""
+    paused = False
+    while True:
+        for command in commands.news():
+            if not command.task and command.do in ("pause", "resume"):
+                paused = command.do == "pause"
+                publish(path, 0, Now(paused))
+        if not paused:
+            return
+        time.sleep(0.25)
+
+
 def publish(path: Path, index: int, now: Now) -> None:
     """Says what the process ``index`` of a run plays. Whoever reads it sees the old or the new, never a part."""
     file = path / f"playing-{index}.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentgym.records.run import Run
 
@@ -14,6 +14,21 @@ WINDOW = 200
 
 _FEW = 300
 """Clusters up to which they are resampled; of more, the mean is normal enough."""
+
+
+class Evidence(NamedTuple):
+    """What ``agentgym eval --stop-early`` knows so far; its e-values may be looked at whenever one likes."""
+
+    worse: float
+    """Highest e-value for "it is worse", of the metric that is nearest to its bound."""
+    worse_at: float
+    """Where that stops the run."""
+    fine: float
+    """E-value for "not worse by its margin", of the metric that is farthest from its bound: all have to reach it."""
+    fine_at: float
+    clusters: int
+    of: int
+    baseline: str
 
 
 class Live(NamedTuple):
@@ -30,6 +45,8 @@ class Live(NamedTuple):
     low: float | None
     """95% interval of the mean gold, by clusters; None for too few of them."""
     high: float | None
+    evidence: Evidence | None = None
+    """Of a run that may be stopped early; None for others."""
 
 
 def live(run: Run, now: float | None = None) -> Live:
@@ -46,7 +63,21 @@ def live(run: Run, now: float | None = None) -> Live:
     scored = sum(n for _, n in groups)
     gold = sum(s for s, _ in groups) / scored if scored else None
     low, high = _interval(groups, gold)
-    return Live(done, planned, per_s, left / per_s if per_s and left > 0 else None, cost, gold, low, high)
+    return Live(done, planned, per_s, left / per_s if per_s and left > 0 else None, cost, gold, low, high, _evidence(run))
+
+
+def _evidence(run: Run) -> Evidence | None:
+    told: Any = run.meta.get("stop_early")
+    try:
+        metrics = list(told["metrics"].values())
+        worst = max(metrics, key=lambda m: m["worse"] / m["worse_at"])
+        least = min(metrics, key=lambda m: m["fine"] / m["fine_at"])
+        return Evidence(
+            float(worst["worse"]), float(worst["worse_at"]), float(least["fine"]), float(least["fine_at"]),
+            int(told["clusters"]), int(told["of"]), str(told["baseline"]),
+        )  # fmt: skip
+    except (TypeError, KeyError, ValueError, AttributeError):  # none, or of another version
+        return None
 
 
 def _pace(run: Run, now: float) -> float | None:

@@ -26,6 +26,7 @@ from agentgym import registry
 from agentgym.episode import EpisodeResult
 from agentgym.errors import InfrastructureError, UsageError
 from agentgym.protocols import Sampling
+from agentgym.records import control
 from agentgym.records.run import Run
 from agentgym.records.store import EpisodeRecord, PlannedTask, RunWriter, new_run_directory
 from agentgym.rollout.evaluate import aevaluate
@@ -138,7 +139,9 @@ class Recorder:
                     "created": time.time(),
                 }
             )
+        control.forget(folder)
         self.writer.begin_sitting()
+        self._commands = control.Commands(folder)
 
     def episode(self, result: EpisodeResult) -> None:
         """Takes a rollout of the present step."""
@@ -161,11 +164,13 @@ class Recorder:
         with (self.folder / CURVES).open("a") as f:
             f.write(json.dumps(line) + "\n")
         self._batch, self.step = [], step
+        control.wait_while_paused(self.folder, self._commands)
         return line
 
     def close(self, status: str) -> None:
         """Commits what is pending."""
         self.writer.flush()
+        control.forget(self.folder)
         self.writer.close(status)
 
 

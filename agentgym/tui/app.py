@@ -24,7 +24,9 @@ from agentgym.tui.screens.search import SearchScreen
 from agentgym.tui.widgets.paint import COMPONENTS
 
 if TYPE_CHECKING:
+    from agentgym.records.control import Verb
     from agentgym.tui.screens.play import PlayScreen
+    from agentgym.tui.screens.underway import UnderWayScreen
     from agentgym.tui.screens.whatif import WhatIfScreen
 
 
@@ -148,6 +150,45 @@ class Viewer(Comparing):
         from agentgym.tui.screens.label import LabelScreen
 
         self.push_screen(LabelScreen(message.run, default_annotator()))
+
+    def on_episodes_screen_under_way(self, message: EpisodesScreen.UnderWay) -> None:
+        """What is being played is to be seen."""
+        from agentgym.tui.screens.underway import UnderWayScreen
+
+        self.push_screen(UnderWayScreen(message.run))
+
+    def on_under_way_screen_asked(self, message: UnderWayScreen.Asked) -> None:
+        """One episode, or the run, is to be paused, to go on, or to be cancelled."""
+        what = message.what
+        if what is None:
+            self.pause(message.run.path)
+        else:
+            do: Verb = "cancel" if message.cancel else "resume" if what.paused else "pause"
+            self.steer(message.run.path, do, what.task_id, what.trial)
+
+    def pause(self, path: Path) -> None:
+        """Pauses a run that is being played, or lets it go on."""
+        from agentgym.records.control import playing
+
+        now = playing(path)
+        self.steer(path, "resume" if now is not None and now.paused else "pause")
+
+    def steer(self, path: Path, do: Verb, task_id: str = "", trial: int | None = None) -> None:
+        """Sends a command to a run, and says so or why not."""
+        from agentgym.records.control import send
+
+        try:
+            send(path, do, task_id, trial)
+        except AgentGymError as e:
+            self.say(str(e))
+            return
+        what = f"{task_id}/{trial}" if task_id else "the run"
+        said = {
+            "pause": f"{what} pauses after the turns under way",
+            "resume": f"{what} goes on",
+            "cancel": f"{what} is being cancelled",
+        }
+        self.say(said[do], calm=True)
 
     def on_replay_screen_share_wanted(self, message: ReplayScreen.ShareWanted) -> None:
         """An episode is to be exported."""

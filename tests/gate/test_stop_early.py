@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agentgym.records.live import live
 from agentgym.records.run import open_run
 from tests.cli.conftest import AgentGym
 
@@ -55,6 +56,11 @@ def test_a_run_is_stopped_either_way_and_the_gate_agrees(agentgym: AgentGym, pla
     with open_run("latest", "runs") as run:
         assert "stopped early" in str(run.stopped)
         assert 20 <= run.count() < 600
+        told = live(run).evidence  # what the viewer's line says of it
+        assert told is not None
+        assert told.baseline == "base.jsonl"
+        assert (told.worse >= told.worse_at, told.fine >= told.fine_at) == (bool(code), not code)
+        assert told.clusters <= told.of == 150
     ran = agentgym("gate", "latest", "--runs", "runs", "--baseline", "base.jsonl", "--rules", "gate.toml", "--sequential")
     assert ran.code == code, ran.out
     # looked at as if it had been meant to end there, the same run lacks most of its trials

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,28 @@ def test_a_directory_that_may_not_be_written_says_so(tmp_path: Path) -> None:
         return await run
 
     asyncio.run(work()).close()
+
+
+def test_a_training_loop_waits_between_its_steps(tmp_path: Path) -> None:
+    from agentgym.records.control import Commands, wait_while_paused
+
+    (tmp_path / "lock").touch()
+    lock = os.open(tmp_path / "lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    commands = Commands(tmp_path)
+    wait_while_paused(tmp_path, commands)
+    send(tmp_path, "pause")
+    with ThreadPoolExecutor(1) as pool:
+        step = pool.submit(wait_while_paused, tmp_path, commands)
+        end = time.monotonic() + 30
+        while not now(tmp_path).paused:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert not step.done()
+        send(tmp_path, "resume")
+        step.result(30)
+    assert not now(tmp_path).paused
+    os.close(lock)
 
 
 def test_lines_that_are_not_commands_are_passed_over(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from textual.timer import Timer
 from textual.widgets import Input
 
 from agentgym.errors import AgentGymError
-from agentgym.records.live import Live
+from agentgym.records.control import Now, playing
+from agentgym.records.live import Evidence, Live
 from agentgym.records.run import Episode, Run
 from agentgym.report.text import duration, one_line
+from agentgym.trajectory import SPOILED
 from agentgym.tui.document import Block, Document
 from agentgym.tui.marks import TROUBLE, VIOLATION, amount, number, verdict
 from agentgym.tui.pages import PAGE, SORTS, Episodes, Group, Query, groups, how_it_goes, known_names, select, why_empty
@@ -44,7 +46,7 @@ def _verdict(e: Episode) -> Piece:
 def _ended(e: Episode) -> Piece:
     if e.outcome == "truncated":
         return f"cut: {e.truncation}", "warn"
-    return (f"{e.error_kind}", "warn") if e.outcome == "infrastructure" else ("by itself", "muted")
+    return (f"{e.error_kind}", "warn") if e.outcome in SPOILED else ("by itself", "muted")
 
 
 def _tokens(e: Episode) -> Piece:
@@ -56,7 +58,7 @@ def _gold(e: Episode) -> Piece:
 
 
 COLUMNS: list[Column[Episode]] = [
-    Column("verdict", "outcome", 10, _verdict),
+    Column("verdict", "outcome", 11, _verdict),
     Column("task", "task", 0, lambda e: (e.task_id, ""), middle=True),
     Column("trial", "trial", 5, lambda e: (f"{e.trial}", "muted"), right=True, least=52),
     Column("gold", "gold", 5, _gold, right=True),
@@ -74,6 +76,11 @@ GROUP_COLUMNS: list[Column[Group]] = [
     Column("gold", "gold", 5, lambda g: (number(g.gold), "strong"), right=True),
     Column("rules", VIOLATION, 4, lambda g: (amount(g.violations), "flag") if g.violations else ("·", "muted"), right=True),
 ]
+
+
+def _evidence(e: Evidence) -> str:
+    """The e-values of a run that may be stopped early, each with the one that stops it."""
+    return f"e worse {e.worse:.2g}/{e.worse_at:.0f} · not worse {e.fine:.2g}/{e.fine_at:.0f}"
 
 
 class _Groups:
@@ -106,6 +113,8 @@ class EpisodesScreen(Level):
         Binding("W", "what_if", "What if", show=False, tooltip="Score again with other rules"),
         Binding("L", "label", "Label", show=False, tooltip="Say which of two trials is better"),
         Binding("r", "refresh", "Refresh", show=False),
+        Binding("p", "pause", "Pause", show=False, tooltip="Pause the run, or let it go on"),
+        Binding("u,x", "under_way", "Under way", show=False, tooltip="What is being played: pause or cancel one of it"),
     ]
     depth = 1
 
@@ -125,6 +134,13 @@ class EpisodesScreen(Level):
 
     class Label(Message):
         """Preferences between its trials are to be given."""
+
+        def __init__(self, run: Run) -> None:
+            super().__init__()
+            self.run = run
+
+    class UnderWay(Message):
+        """What the run plays at the moment is to be seen."""
 
         def __init__(self, run: Run) -> None:
             super().__init__()
@@ -150,6 +166,8 @@ class EpisodesScreen(Level):
         self._planned = 0
         self._live: Live | None = None
         """How it goes, while it goes on."""
+        self._now: Now | None = None
+        """What it plays, as it says itself; None where it does not play or has not said."""
         self._select = None if select is None else select.id
         self._version = -1
         self._loading = False
@@ -217,6 +235,8 @@ class EpisodesScreen(Level):
             left.append((f"  {VIOLATION} {g.violations:,} with violations", "flag"))
         if g.errors:
             left.append((f"  {TROUBLE} {g.errors:,} errors", "warn"))
+        if self._live is not None and self._live.evidence is not None:
+            left.append((f"  {_evidence(self._live.evidence)}", "accent"))
         words = self.query_.words()
         order = "" if self.query_.sort == "task" and not self.query_.reverse else f"by {self.query_.sort}"
         shown = "; ".join(x for x in (words, order) if x)
@@ -230,7 +250,11 @@ class EpisodesScreen(Level):
         """Of a run that goes on: episodes a second, the time to go, what it cost; else nothing."""
         if self._live is None:
             return ""
+        if self._now is not None and self._now.paused:
+            return "‖ paused  "
         parts = []
+        if self._now is not None:
+            parts.append(f"{len(self._now.episodes):,} under way")
         if (rate := self._live.per_s) is not None:
             parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min")
         if self._live.eta_s is not None:
@@ -254,7 +278,7 @@ class EpisodesScreen(Level):
         e = self.table.current
         if e is None:
             note.show([])
-        elif e.outcome == "infrastructure":
+        elif e.outcome in SPOILED:
             note.show([(f"{TROUBLE} {e.error_kind}: {one_line(e.error or '', 300)}", "warn")])
         else:
             broken = f"{VIOLATION} {e.violations} of {e.exposures} rules broken  " if e.violations else ""
@@ -286,7 +310,9 @@ class EpisodesScreen(Level):
             rows = await asyncio.to_thread(groups, self.run.path)
             self.table.empty = "" if ids else await asyncio.to_thread(why_empty, self.run.path, self.query_)
             self._describe()
-            self._live = await asyncio.to_thread(how_it_goes, self.run.path) if self._status == "running" else None
+            running = self._status == "running"
+            self._live = await asyncio.to_thread(how_it_goes, self.run.path) if running else None
+            self._now = playing(self.run.path) if running else None
         except AgentGymError as e:
             self._loading = False
             self._fail(e)
@@ -320,6 +346,9 @@ class EpisodesScreen(Level):
         if version != self._version:
             self._version = version
             self.load()
+        elif self._live is not None and (now := playing(self.run.path)) != self._now:
+            self._now = now  # one that is paused writes nothing
+            self._facts()
 
     def action_refresh(self) -> None:
         """Reads the run again."""
@@ -473,6 +502,14 @@ class EpisodesScreen(Level):
     def action_what_if(self) -> None:
         """To the question what other rules would say."""
         self.post_message(self.WhatIf(self.run))
+
+    def action_pause(self) -> None:
+        """Pauses the run, or lets it go on."""
+        self.viewer.pause(self.run.path)
+
+    def action_under_way(self) -> None:
+        """To what is being played."""
+        self.post_message(self.UnderWay(self.run))
 
     def action_label(self) -> None:
         """To the question which of two trials is better."""

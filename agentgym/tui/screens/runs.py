@@ -94,6 +94,7 @@ class RunsScreen(Level):
         Binding("right,l", "open", "Open", show=False),
         Binding("y", "copy", "Copy address"),
         Binding("r", "refresh", "Refresh"),
+        Binding("p", "pause", "Pause", show=False, tooltip="Pause the run, or let it go on"),
     ]
     depth = 0
 
@@ -194,6 +195,11 @@ class RunsScreen(Level):
     def on_line_view_opened(self, message: LineView.Opened) -> None:
         """Opens the run."""
         self.action_open()
+
+    def action_pause(self) -> None:
+        """Pauses the run under the cursor, or lets it go on."""
+        if (info := self.table.current) is not None:
+            self.viewer.pause(info.path)
 
     def action_copy(self) -> None:
         """Copies the run's address."""
