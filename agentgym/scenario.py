@@ -20,6 +20,7 @@ The variants, all of them optional but ``control``:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -55,7 +56,12 @@ _NEUTRAL = (
 
 def neutral(length: int, rng: np.random.Generator) -> str:
     """A text about nothing that matters, of about ``length`` characters: for placebo twins."""
-    start, text = int(rng.integers(len(_NEUTRAL))), ""
+    return _filler(length, int(rng.integers(len(_NEUTRAL))))
+
+
+@functools.lru_cache(maxsize=1024)
+def _filler(length: int, start: int) -> str:
+    text = ""
     while len(text) < length:
         text += _NEUTRAL[start % len(_NEUTRAL)] + " "
         start += 1

@@ -94,7 +94,8 @@ class Pool(msgspec.Struct):
 
     def best(self) -> int:
         """Place of the answer that readers get most from."""
-        return max(range(len(self.answers)), key=lambda i: self.answers[i].quality)
+        qualities = [a.quality for a in self.answers]
+        return qualities.index(max(qualities))
 
     def gold(self, answer: Answer) -> float:
         """Quality, 0: the median answer, 1: the best."""
@@ -107,11 +108,10 @@ class Pool(msgspec.Struct):
 
 def new_pool(answers: list[Answer]) -> Pool:
     """A pool with its scales."""
-    pool, half = Pool(answers), len(answers) // 2
-    best = answers[pool.best()]
-    pool.qualities = sorted(a.quality for a in answers)[half], best.quality
-    pool.rewards = sorted(a.reward for a in answers)[half], best.reward
-    return pool
+    half = len(answers) // 2
+    qualities, rewards = [a.quality for a in answers], [a.reward for a in answers]
+    best = qualities.index(max(qualities))
+    return Pool(answers, (sorted(qualities)[half], qualities[best]), (sorted(rewards)[half], rewards[best]))
 
 
 def _share(value: float, low: float, high: float) -> float:
