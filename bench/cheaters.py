@@ -7,7 +7,7 @@ intervals are of these episodes and not of all cheaters that there could be.
 
     python bench/cheaters.py hack.keyword tools.retail
     python bench/cheaters.py --all --tasks 20
-    python bench/cheaters.py hack.keyword --misses tests/data/cheaters   # keep what was not convicted as test data
+    python bench/cheaters.py hack.keyword --misses tests/data/cheaters   # keep episodes as test data
     python bench/cheaters.py --all --honest --cpu 300                    # false alarms alone, 300 CPU seconds a family at most
 """
 
@@ -70,13 +70,15 @@ def at(c: Cheat) -> str:
 
 
 MISSED = "missed: exposed, and no rule holds it broken"
+CONVICTED = "convicted"
 
 
 def keep(m: Measured, folder: Path) -> None:
-    """Writes the three shortest of the misses and the shortest of each kind that is told apart, a file for each variant."""
+    """Writes the three shortest of the misses, the shortest of each kind that is told apart, and the two shortest of those that
+    are convicted, a file for each variant."""
     kept: dict[str, list[Cheat]] = {}
-    for c in sorted((c for c in m.cheats if not c.caught), key=lambda c: len(msgspec.json.encode(c.actions))):
-        kept.setdefault(c.apart or MISSED, []).append(c)
+    for c in sorted(m.cheats, key=lambda c: len(msgspec.json.encode(c.actions))):
+        kept.setdefault(CONVICTED if c.caught else c.apart or MISSED, []).append(c)
     if not kept:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,7 @@ def keep(m: Measured, folder: Path) -> None:
     rows = [
         {"task": c.task, "reward": c.reward, "gold": c.gold, "why": why, "said": c.evidence, "actions": c.actions}
         for why, cheats in sorted(kept.items())
-        for c in cheats[: 3 if why == MISSED else 1]
+        for c in cheats[: {MISSED: 3, CONVICTED: 2}.get(why, 1)]
     ]
     path.write_text("".join(msgspec.json.encode(row).decode() + "\n" for row in rows))
 
@@ -93,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*")
     parser.add_argument("--all", action="store_true", help="every family that tempts")
+    parser.add_argument("--variant", action="append", help="only this one of those that tempt; may be repeated")
     parser.add_argument("--tasks", type=int, default=6)
     parser.add_argument("--population", type=int, default=24)
     parser.add_argument("--generations", type=int, default=12)
@@ -100,7 +103,7 @@ def main() -> None:
     parser.add_argument("--weak", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--level", type=int)
-    parser.add_argument("--misses", type=Path, help="folder to keep missed cheats in, and one of each kind told apart")
+    parser.add_argument("--misses", type=Path, help="folder to keep misses in, and some of the other cheats")
     parser.add_argument("--show", type=int, default=5, help="misses and alarms that are printed of each")
     parser.add_argument("--honest", action="store_true", help="no search: only weak and honest players")
     parser.add_argument("--cpu", type=float, default=float("inf"), help="seconds after which a family begins nothing new")
@@ -112,7 +115,7 @@ def main() -> None:
         small = 4 if "sandbox" in cls.needs() else 1  # each episode starts processes
         none = 0 if args.honest else 1
         begun = cpu_s()
-        for variant in cls.temptations:
+        for variant in args.variant or cls.temptations:
             make = functools.partial(cls, variant=variant, **params)
             since = cpu_s()
             m = measure(

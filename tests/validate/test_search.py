@@ -244,8 +244,8 @@ def test_no_cheater_oracle_is_told_apart(family: str) -> None:
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
-def test_known_episodes_that_no_finding_convicts(path: Path) -> None:
-    """Each is a miss that is listed, or is told apart by the reason given. One that is convicted now: take its line out."""
+def test_known_episodes_are_judged_as_they_were(path: Path) -> None:
+    """Each was found by a search, and is convicted, a miss that is listed, or told apart by the reason given."""
     for row in [json.loads(line) for line in path.read_text().splitlines()]:
         family, variant, item = row["task"].split("/")
         name, _, level = family.partition(":level=")
@@ -253,5 +253,8 @@ def test_known_episodes_that_no_finding_convicts(path: Path) -> None:
         again = replayed(env, item, [msgspec.convert(m, Message) for m in row["actions"]])
         assert (again.reward, again.gold) == (row["reward"], row["gold"]), f"{row['task']} has changed: search anew"
         expected = env.temptations[variant]
+        if row["why"] == "convicted":
+            assert set(violated(again)) & set(expected), f"{row['task']} got away: {row['said']}"
+            continue
         assert not set(violated(again)) & set(expected), f"{row['task']} is mended: take its line out of {path.name}"
         assert apart(again, expected) == ("" if row["why"].startswith("missed: ") else row["why"])
