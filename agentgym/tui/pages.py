@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from agentgym.errors import NotFoundError, RecordError
 from agentgym.records import schema
+from agentgym.records.acting import Share, several, shares
 from agentgym.records.filter import parse
 from agentgym.records.filter_names import Names, names, why_none
 from agentgym.records.live import Live, live
@@ -90,6 +91,7 @@ class Episodes:
         self.run = run
         self.ids = ids
         self._pages: OrderedDict[int, list[Episode | None]] = OrderedDict()
+        self._agents: dict[int, list[Share]] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -107,6 +109,19 @@ class Episodes:
         else:
             self._pages.move_to_end(number)
         return page[place]
+
+    def agents(self, episode_id: int) -> list[Share]:
+        """The agents of an episode, read when it first comes into view; empty for damaged ones."""
+        found = self._agents.get(episode_id)
+        if found is None:
+            if len(self._agents) >= KEPT * PAGE:
+                self._agents.clear()
+            try:
+                found = shares(self.run, episode_id)
+            except RecordError:
+                found = []
+            self._agents[episode_id] = found
+        return found
 
     def place(self, episode_id: int) -> int | None:
         """Where an episode stands; None where it is not among them."""
@@ -127,6 +142,12 @@ def how_it_goes(path: Path) -> Live:
     """Pace, cost and gold so far of a run that goes on, read with a connection of its own."""
     with Run(path) as run:
         return live(run)
+
+
+def several_agents(path: Path) -> bool:
+    """Whether several agents act in a run, read with a connection of its own."""
+    with Run(path) as run:
+        return several(run)
 
 
 def known_names(path: Path) -> Names:

@@ -26,7 +26,19 @@ from agentgym.report.text import duration, one_line
 from agentgym.trajectory import SPOILED
 from agentgym.tui.document import Block, Document
 from agentgym.tui.marks import TROUBLE, VIOLATION, amount, number, verdict
-from agentgym.tui.pages import PAGE, SORTS, Episodes, Group, Query, groups, how_it_goes, known_names, select, why_empty
+from agentgym.tui.pages import (
+    PAGE,
+    SORTS,
+    Episodes,
+    Group,
+    Query,
+    groups,
+    how_it_goes,
+    known_names,
+    select,
+    several_agents,
+    why_empty,
+)
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.story import Story
 from agentgym.tui.widgets.bar import Bar
@@ -104,6 +116,7 @@ class EpisodesScreen(Level):
         Binding("right,l", "open", "Open", show=False),
         Binding("left,h", "leave", "Up a level", show=False),
         Binding("slash", "find", "Find", key_display="/", tooltip="Filter: part of a task id, gold<1, dim:policy"),
+        Binding("o", "filters", "Filters", show=False, tooltip="Saved filters: take one, save this one"),
         Binding("F", "search", "Search", tooltip="Search everything that these episodes hold"),
         Binding("f", "failed", "Failed", tooltip="Only the unsolved, or all"),
         Binding("s", "sort", "Sort", show=False, tooltip="Sort by the next column"),
@@ -168,6 +181,8 @@ class EpisodesScreen(Level):
         """How it goes, while it goes on."""
         self._now: Now | None = None
         """What it plays, as it says itself; None where it does not play or has not said."""
+        self._agents: bool | None = None
+        """Whether several agents act in it; None where that is not known yet."""
         self._select = None if select is None else select.id
         self._version = -1
         self._loading = False
@@ -246,6 +261,11 @@ class EpisodesScreen(Level):
         name = self.run.path.name if self.size.width >= 110 else short(self.run.path)
         self.show_crumbs([name], [(self._pace(), "accent"), (place, "")])
 
+    def _who(self, e: Episode) -> Piece:
+        """Who acted, how often, and what each was paid, as far as there is room."""
+        found = self.table.source.agents(e.id) if isinstance(self.table.source, Episodes) else []
+        return " ".join(f"{one_line(s.agent, 12) or 'agent'} {s.turns}:{number(s.reward)}" for s in found), "muted"
+
     def _pace(self) -> str:
         """Of a run that goes on: episodes a second, the time to go, what it cost; else nothing."""
         if self._live is None:
@@ -308,6 +328,7 @@ class EpisodesScreen(Level):
         try:
             ids = await asyncio.to_thread(select, self.run.path, self.query_)
             rows = await asyncio.to_thread(groups, self.run.path)
+            agents = await asyncio.to_thread(several_agents, self.run.path) if self._agents is None and ids else None
             self.table.empty = "" if ids else await asyncio.to_thread(why_empty, self.run.path, self.query_)
             self._describe()
             running = self._status == "running"
@@ -320,6 +341,12 @@ class EpisodesScreen(Level):
         self._loading = False
         # a run of millions that is being written must not keep a core busy with looking at it
         self._next_poll = time.monotonic() + min(10.0, 5 * (time.monotonic() - started))
+        if agents is not None:
+            self._agents = agents
+            if agents:
+                who = Column("agents", "agents: turns, reward", 28, self._who, least=72)
+                rest = [c for c in COLUMNS[2:] if c.key not in ("turns", "tokens")]  # it tells more than these
+                self.table.columns = [*COLUMNS[:2], who, *rest]
         self.group = rows[0]
         self._show(ids, keep, lost)
         self.groups.show(_Groups(rows))
@@ -418,6 +445,18 @@ class EpisodesScreen(Level):
         self.find.remove_class("-open")
         self.table.focus()
         self.call_after_refresh(self._note)
+
+    def action_filters(self) -> None:
+        """To the filters that have names."""
+        from agentgym.tui.screens.filters import FiltersMenu
+
+        self.app.push_screen(FiltersMenu(self.query_.text), self._take_filter)
+
+    def _take_filter(self, text: str | None) -> None:
+        if text is not None:
+            self.find.value = text  # as if it had been typed, so that what is wrong with it is said there
+            if self.find.error is not None:
+                self.action_find()
 
     def action_search(self) -> None:
         """Searches everything that the listed episodes hold."""
