@@ -28,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", help="every family of math, tools and hack where none is named")
     parser.add_argument("--episodes", type=int, default=1000, help="of each family, spread over its variants")
+    parser.add_argument("--trials", type=int, default=1, help="of each task; 1: a task is drawn for every episode")
     parser.add_argument("--variants", nargs="*", help="instead of all that a family has")
     parser.add_argument("--policy", default="oracle:honest")
     parser.add_argument("--concurrency", type=int, default=64)
@@ -38,7 +39,7 @@ def main() -> None:
     try:
         for family in named:
             variants = args.variants or env_class(family).variants
-            play(family, variants, 3, args, folder)
+            play(family, variants, 3, args, folder).close()
             profiler = None
             if args.profile:
                 import cProfile
@@ -46,7 +47,7 @@ def main() -> None:
                 profiler = cProfile.Profile()
                 profiler.enable()
             cpu = time.process_time()
-            run = play(family, variants, -(-args.episodes // len(variants)), args, folder)
+            run = play(family, variants, -(-args.episodes // (len(variants) * args.trials)), args, folder)
             cpu = time.process_time() - cpu
             if profiler is not None:
                 profiler.disable()
@@ -64,6 +65,7 @@ def main() -> None:
                         "bench": "families",
                         "family": family,
                         "variants": len(variants),
+                        "trials": args.trials,
                         "episodes": len(episodes),
                         "turns": turns,
                         "turns_per_cpu_s": round(turns / cpu),
@@ -78,9 +80,15 @@ def main() -> None:
 
 
 def play(family: str, variants: Any, limit: int, args: argparse.Namespace, folder: Path) -> Any:
-    """So many episodes of each variant through the public API, into a run of their own."""
+    """So many tasks of each variant through the public API, into a run of their own."""
     return agentgym.evaluate(
-        family, args.policy, variants=list(variants), limit=limit, concurrency=args.concurrency, runs=folder
+        family,
+        args.policy,
+        variants=list(variants),
+        limit=limit,
+        trials=args.trials,
+        concurrency=args.concurrency,
+        runs=folder,
     )
 
 
