@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import random
@@ -69,10 +68,10 @@ async def shows(app: Any, *wanted: str) -> None:
 async def viewer(path: Path, times: int) -> dict[str, Any]:
     """Our viewer: first paint, then any row, then any episode."""
     from agentgym.records.run import Run
-    from agentgym.tui.app import Viewer
+    from agentgym.tui.app import Viewer, spare_collector
 
     imported = cpu_s()
-    gc.freeze()  # as the command does
+    spare_collector()  # as the command does
     app = watched(Viewer(path.parent, Run(path)))
     result: dict[str, Any] = {}
     async with app.run_test(size=SIZE) as pilot:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import sys
 from pathlib import Path
@@ -47,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
             if turn is not None and turn >= episode.turns:
                 raise NotFoundError(f"{episode.address} has {episode.turns} turns, counted from 0: no @{turn}")
     compared = _compared(args, root, opened, episode)
-    from agentgym.tui.app import Viewer
+    from agentgym.tui.app import Viewer, spare_collector
 
     app = Viewer(root, opened, episode, turn, compared)
-    gc.freeze()  # what is imported stays: to look through all of it for garbage takes as long as to open three episodes
+    spare_collector()
     app.run()
     return app.return_code or OK
 
