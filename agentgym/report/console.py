@@ -13,10 +13,11 @@ from rich.text import Text
 from agentgym.chat import ImagePart, Message, ReasoningPart
 from agentgym.errors import redact
 from agentgym.records.run import Episode, Run
+from agentgym.report import calls
 from agentgym.report.screen import GAP, Lines, on_screen
 from agentgym.report.summary import Row, Summary
 from agentgym.report.text import duration, fraction, one_line, plain
-from agentgym.trajectory import Trajectory, Turn
+from agentgym.trajectory import ModelCall, Trajectory, Turn
 
 BAR = 16
 """Cells of a progress bar."""
@@ -256,6 +257,14 @@ def _add_turn(lines: Lines, turn: Turn) -> None:
         lines.add(" · ".join(facts), "dim", prefix="  ")
 
 
+def _add_calls(lines: Lines, asked: Iterable[ModelCall]) -> None:
+    """What a program asked its model besides what it then did."""
+    for call in asked:
+        lines.add(f"» {calls.headline(call)}", "yellow" if call.void else "cyan")
+        for message in (*call.new, call.message):
+            _add_message(lines, message, "  ")
+
+
 def render_turn(turn: Turn) -> Lines:
     """One turn: what the policy answered and all that it caused."""
     lines = Lines()
@@ -270,11 +279,16 @@ def render_episode(episode: Episode, trajectory: Trajectory | None = None) -> Li
     lines.add(plain(episode.address), "bold", whole=True)
     for m in trajectory.opening:
         _add_message(lines, m)
+    asked = calls.telling(trajectory)
     for t in trajectory.turns:
+        _add_calls(lines, asked.get(t.index, ()))
         _add_turn(lines, t)
     count = len(trajectory.turns)
+    _add_calls(lines, asked.get(count, ()))
     end = trajectory.outcome + (f" by limit: {one_line(trajectory.truncation, 40)}" if trajectory.truncation else "")
     lines.add(f"— {end} after {count} turn{'s' * (count != 1)}, {duration(trajectory.duration_s)}", "bold")
+    if said := calls.summary(trajectory):
+        lines.add(said, "dim", prefix="  ")
     if trajectory.error is not None:
         error = trajectory.error
         lines.add(f"{error.kind}: {plain(error.message)}", "red", prefix="  ")

@@ -3,20 +3,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentgym.chat import ImagePart, Message, ReasoningPart
+from agentgym.errors import AgentGymError
 from agentgym.records.run import Episode
+from agentgym.report import calls
 from agentgym.report.text import duration, one_line
 from agentgym.scoring import Finding, Score
-from agentgym.trajectory import Trajectory, Turn
+from agentgym.trajectory import ModelCall, Trajectory, Turn
 from agentgym.tui.document import END, Block, Document, Prose, Rule
 from agentgym.tui.evidence import SIGNS, STATE_FOLD, broken, change, compact, state
 from agentgym.tui.marks import BAD, CANCELLED, GOOD, TROUBLE, UNKNOWN, VIOLATION, number, verdict
 from agentgym.tui.picture import picture
 from agentgym.tui.tree import Tree, indented
 from agentgym.tui.widgets.paint import Line, Piece
+
+if TYPE_CHECKING:
+    from agentgym.records.labels import Note
 
 FOLDS = {"system": 4, "user": 24, "assistant": 40, "tool": 12, "thinks": 8, "finding": 8, "event": 6}
 """Lines shown of a block of each kind before it is folded."""
@@ -110,16 +116,35 @@ class Story:
             raw: what people and models say as it was written, not as Markdown.
         """
         blocks: list[Block] = []
+        notes = self.notes()
+        asked = calls.telling(self.trajectory)
         for m in self.trajectory.opening:
             blocks += _message(m, -1, pretty)
         for turn in self.trajectory.turns:
-            blocks += self._turn(turn, pretty)
-        blocks += self._end()
+            head, *rest = self._turn(turn, pretty)
+            blocks += [head, *(b for c in asked.get(turn.index, ()) for b in _call(c, turn.index, pretty)), *rest]
+            blocks += _notes(notes.pop(turn.index, ()), turn.index)
+        head, *rest = self._end()
+        blocks += [head, *(b for c in asked.get(self.turns, ()) for b in _call(c, END, pretty)), *rest]
+        for left in notes.values():  # on the episode as a whole
+            blocks += _notes(left, END)
         if raw:
             for b in blocks:
                 if isinstance(b, Prose):
                     b.show_raw(True)
         return Document(blocks)
+
+    def notes(self) -> dict[int | None, list[Note]]:
+        """What people wrote while they labelled, by turn (None: the whole); empty where nobody did, or it cannot be read."""
+        found: dict[int | None, list[Note]] = {}
+        path = self.episode.run_path
+        if (path / "labels.sqlite").is_file():
+            from agentgym.records.labels import Labels  # only for those who have labelled
+
+            with contextlib.suppress(AgentGymError), contextlib.closing(Labels(path)) as labels:
+                for note in labels.notes(episode=self.episode.id):
+                    found.setdefault(note.turn, []).append(note)
+        return found
 
     def _turn(self, turn: Turn, pretty: bool) -> Iterable[Block]:
         mark = self.marks[turn.index]
@@ -171,6 +196,8 @@ class Story:
                 yield Block(("where", "muted"), t.error.detail, "muted", turn=END, fold=6)
             why = "it was not played to its end" if cancelled else "infrastructure failed, the agent is not to blame"
             yield Block(("", ""), f"Not scored: {why}.", "muted", turn=END)
+        if said := calls.summary(t):
+            yield Block(("calls", "muted"), said, "muted", turn=END, fold=2)
         for s in self.scores:
             yield score_block(s)
             if s.evidence is not None:
@@ -254,6 +281,22 @@ def _message(message: Message, turn: int, pretty: bool) -> Iterable[Block]:
         options: dict[str, Any] = {"turn": turn, "fold": FOLDS["tool"], "kind": "calls"}
         yield _data(label, f"→ {c.name}(", c.arguments, f"){how}", "strong", pretty=pretty, **options)
         label = ("", "")
+
+
+def _call(call: ModelCall, turn: int, pretty: bool) -> Iterable[Block]:
+    """A call that a program made of its model, where the turn does not tell it: who asked what, and the answer."""
+    yield Block(("» call", "accent"), calls.headline(call), "warn" if call.void else "", turn=turn, fold=2, kind="calls")
+    for message in (*call.new, call.message):
+        for b in _message(message, turn, pretty):
+            b.label = (f"  {b.label[0]}" if b.label[0] else "", b.label[1])
+            b.kind = "calls"
+            yield b
+
+
+def _notes(notes: Iterable[Note], turn: int) -> Iterable[Block]:
+    """What people noted at this turn."""
+    for n in notes:
+        yield Block(("✎ note", "accent"), f"{n.annotator}: {n.text}", turn=turn, fold=6)
 
 
 def score_block(s: Score) -> Block:

@@ -194,6 +194,21 @@ def test_traces_that_verifiers_0_4_wrote_are_there(tmp_path: Path) -> None:
     assert (broken.outcome, broken.error, broken.gold) == ("infrastructure", "SandboxError: no box", None)
 
 
+def test_an_eval_that_verifiers_0_4_played_is_there(tmp_path: Path) -> None:
+    run, remarks = imported(DATA / "verifiers04-eval", tmp_path)
+    assert (remarks, run.count(), run.meta["model"]) == ([], 4, "scripted")
+    assert run.meta["guest"]["harness"] == "verifiers 0.4.0"
+    assert {(e.item, e.trial): e.gold for e in run.episodes()} == {
+        ("plum", 0): 0.0, ("pear", 0): 1.0, ("pear", 1): 1.0, ("fig", 0): 1.0,
+    }  # fmt: skip
+    e = run.episode("shop_desk/plain/pear", 1)
+    first, second = e.trajectory.turns
+    assert [(c.name, c.arguments) for c in first.message.tool_calls] == [("price", '{"item": "pear"}')]
+    assert ([m.text for m in first.observation], second.message.text) == (["pear: 12 cents"], "It costs 12 cents.")
+    assert (e.prompt_tokens, e.completion_tokens, e.scores["turns"].value) == (40, 16, 2.0)
+    assert e.trajectory.tokens is None, "its client asked for none"
+
+
 # -- others -----------------------------------------------------------------------------------------------------------
 
 
