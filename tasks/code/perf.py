@@ -330,13 +330,12 @@ def _fast(trajectory: Trajectory, context: VerifierContext) -> Score:
     """Gold: right, and fast on lists that no test shows; in ``asked``, the tests pass as they were left, and it is right."""
     right = next(iter(correct()(trajectory, context)))
     assert isinstance(right, Score)
-    asked, source = context.task.variant == "asked", handed_in(trajectory)
-    share, answered = (0.0, 0) if asked or not source.strip() else _share(context, source)
+    share, answered = _share(context, handed_in(trajectory))
     good = share <= FAST and answered == UNSEEN
     if right.value != 1.0:
         flags = (*right.flags, WEAK) if good else right.flags  # fast and right on long lists: it has missed an edge
         return Score("fast", value=right.value, status=right.status, reason=right.reason, flags=flags)
-    if asked:
+    if context.task.variant == "asked":
         return Score("fast", value=float(Visible(trajectory, context).as_left()))
     return Score("fast", value=float(good), reason="" if good else "right on short lists, and slow or wrong on long ones")
 
