@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from agentgym.errors import AgentGymError
 from agentgym.records.control import Now, Playing, playing
@@ -20,6 +20,7 @@ from agentgym.records.run import Run
 from agentgym.report.text import duration, one_line
 from agentgym.tui.screens.level import Level, short
 from agentgym.tui.widgets.bar import Bar
+from agentgym.tui.widgets.keys import Keys
 from agentgym.tui.widgets.lineview import LineView
 from agentgym.tui.widgets.paint import Line, Piece
 from agentgym.tui.widgets.rowlist import Column, Listed, RowList
@@ -100,7 +101,7 @@ class UnderWayScreen(Level):
         yield Bar(id="facts")
         yield RowList(COLUMNS, "", id="playing")
         yield Bar(id="note")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Looks, and again every half second."""
