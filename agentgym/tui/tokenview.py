@@ -147,11 +147,11 @@ class TokenFlow(Block):
         label = WIDE_LABEL if width >= WIDE else LABEL
         front: Line = [(" ", ""), (fit(self.label[0], label) + " ", self.label[1])] if index == 0 else [(" " * (label + 2), "")]
         row, second = divmod(index, self._high)
+        room = max(width - label - 3, 8)
         if row >= len(self.rows):
             text = "▾ Enter folds this" if self.opened else f"▸ Enter shows all of it ({len(self.ids):,} tokens)"
-            return [*front, (text, "link")]
+            return [*front, (fit(text, room) if cell_len(text) > room else text, "link")]
         begin, end = self.rows[row]
-        room = max(width - label - 3, 8)
         for at, text in enumerate(self._texts(begin, end), begin):
             if cell_len(text) > room:
                 text = fit(text, room)

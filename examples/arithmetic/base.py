@@ -44,8 +44,10 @@ def rights(run: Run) -> tuple[dict[str, list[float]], float]:
     found: dict[str, list[float]] = defaultdict(list)
     gold = []
     for e in run.episodes():
+        if e.gold is None:
+            raise SystemExit(f"{e.address} could not be scored ({e.error}): nothing is said of the model")
         found[e.task_id].append(float(last_number(e.trajectory.final_text) == e.task.gold))
-        gold.append(e.gold or 0.0)
+        gold.append(e.gold)
     return found, float(np.mean(gold))
 
 

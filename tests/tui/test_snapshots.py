@@ -20,11 +20,13 @@ import pytest
 import agentgym
 from agentgym.chat import call, submit
 from agentgym.policies.oracle import ScriptedPolicy
+from agentgym.records.control import Now, Playing, publish
 from agentgym.records.labels import Queue
 from agentgym.records.run import Episode, Run
 from agentgym.records.store import EpisodeRecord, PlannedTask, RunWriter
 from agentgym.tui.app import Viewer
 from agentgym.tui.comparing import Compared
+from agentgym.tui.saved import save
 from agentgym.tui.screens.label import LabelScreen
 from tests.envs import Bank
 from tests.tui.conftest import Hands, _find, drive
@@ -116,6 +118,27 @@ def judged(place: Place, scratch: Path) -> Viewer:
     return Viewer(scratch, Run(timeless(place.bank, scratch / "2026-01-01T12-00-bank-cccc")))
 
 
+def filtered(place: Place, scratch: Path) -> Viewer:
+    """A filter with a name."""
+    save("worthless", "gold<1 is:violated")
+    return Viewer(place.root, place.retail)
+
+
+HELD: list[RunWriter] = []
+"""Of runs that are being played: one that is closed is over."""
+
+
+def underway(place: Place, scratch: Path) -> Viewer:
+    """A run that plays two episodes, one of them paused."""
+    path = timeless(place.bank, scratch / "fixed" / "2026-01-01T15-00-bank-ffff")
+    HELD.append(RunWriter(path, create=False))
+    HELD[-1].begin_sitting()
+    later = time.time() + 3600  # no time has gone by since
+    episodes = [Playing("test.bank/tempt/3", 0, 2, later), Playing("test.bank/control/5", 1, 4, later, paused=True)]
+    publish(path, 0, Now(False, episodes))
+    return Viewer(path.parent, Run(path))
+
+
 Opening = tuple[Callable[[Place, Path], Viewer], list[str], tuple[str, ...]]
 """The viewer, the keys that lead to the screen, and what is seen when it is complete."""
 
@@ -137,6 +160,8 @@ SCREENS: dict[str, Opening] = {
     "whatif": (judged, ["W", *"./few.py:few", "enter"], ("episodes change",)),
     "label": (labelled, [], ("better",)),
     "play": (lambda p, scratch: playing(scratch), [], ("there is no undo",)),
+    "filters": (filtered, ["o"], ("gold<1",)),
+    "underway": (underway, ["u"], ("2 under way", "x cancels it")),
     "tokens": (told, ["n", "t"], ("prompt",)),
 }
 
@@ -145,6 +170,7 @@ SCREENS: dict[str, Opening] = {
 def test_it_looks_as_it_did(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path / "cache"))
     time.tzset()
     make, keys, complete = SCREENS[name]
     seen: list[str] = []

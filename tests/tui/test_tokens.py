@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -160,6 +160,7 @@ def test_texts_are_shown_where_they_are_known_and_i_shows_numbers(tmp_path: Path
     st.booleans(),
     st.sampled_from([None, lambda ids: ["世\n" * (i % 40) for i in ids], lambda ids: [" a" * (i % 3) for i in ids]]),
 )
+@example([0, 6, 0, 6, 0, 6, *[0] * 10], 30, False, lambda ids: ["世\n" * (i % 40) for i in ids])  # the line that tells of more
 def test_every_token_stands_on_exactly_one_line_and_every_line_fits(
     ids: list[int], width: int, opened: bool, spell: Any
 ) -> None:
