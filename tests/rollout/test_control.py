@@ -28,12 +28,13 @@ from tests.envs import Guess
 
 
 class Slow(PolicyBase):
-    """Says a number that is never right; may be stopped in the middle of a call."""
+    """Says a number that is never right; may be stopped in the middle of a call. With a ``gate`` it answers once that is open."""
 
     name = "slow"
 
-    def __init__(self, hang: tuple[str, ...] = (), heeds: bool = True) -> None:
+    def __init__(self, hang: tuple[str, ...] = (), heeds: bool = True, gate: asyncio.Event | None = None) -> None:
         self.acts: list[str] = []
+        self.gate = gate
         self._hang, self._heeds = hang, heeds
 
     def begin(self, context: Any) -> Any:
@@ -55,6 +56,8 @@ class _Player(PolicyBase):
                 if self.owner._heeds:
                     raise
                 raise ValueError("what a client makes of it") from None
+        if self.owner.gate is not None:
+            await self.owner.gate.wait()
         await asyncio.sleep(0.15)
         return Completion(assistant("-1"))
 
@@ -137,6 +140,7 @@ def test_a_paused_run_asks_no_model_and_goes_on_with_what_it_had(tmp_path: Path)
         await until(lambda: now(path).paused)
         paused = time.monotonic()
         assert all(e.paused for e in now(path).episodes)
+        gate.set()
         await asyncio.sleep(0.5)  # the turns under way end
         asked = len(policy.acts)
         await asyncio.sleep(0.5)
@@ -145,7 +149,8 @@ def test_a_paused_run_asks_no_model_and_goes_on_with_what_it_had(tmp_path: Path)
         send(path, "resume")
         return await run
 
-    policy, pauses = Slow(), []
+    gate, pauses = asyncio.Event(), []
+    policy = Slow(gate=gate)
     begun = time.monotonic()
     with asyncio.run(work()) as run:
         assert [(e.outcome, e.turns) for e in run.episodes()] == [("truncated", Guess.max_turns)] * 4
@@ -161,12 +166,15 @@ def test_one_task_is_paused_and_the_others_are_played(tmp_path: Path) -> None:
         path = await path_of(tmp_path)
         await until(lambda: policy.acts)
         send(path, "pause", first, 0)
+        await until(lambda: [e.task_id for e in now(path).episodes if e.paused] == [first])
+        gate.set()
         await until(lambda: [e.task_id for e in now(path).episodes if e.paused] == [first] and len(now(path).episodes) == 1)
         assert not now(path).paused
         send(path, "resume", first, 0)
         return await run
 
-    policy = Slow()
+    gate = asyncio.Event()
+    policy = Slow(gate=gate)
     with asyncio.run(work()) as run:
         assert [e.task_id for e in run.episodes()][-1] == first
         assert {e.outcome for e in run.episodes()} == {"truncated"}
@@ -174,7 +182,8 @@ def test_one_task_is_paused_and_the_others_are_played(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_a_paused_run(tmp_path: Path) -> None:
     async def work() -> None:
-        run = asyncio.create_task(agentgym.aevaluate([Guess], Slow(), limit=4, concurrency=2, runs=tmp_path))
+        slow = Slow(gate=asyncio.Event())
+        run = asyncio.create_task(agentgym.aevaluate([Guess], slow, limit=4, concurrency=2, runs=tmp_path))
         path = await path_of(tmp_path)
         await until(lambda: now(path).episodes)
         send(path, "pause")
