@@ -28,7 +28,7 @@ from tests.envs import Guess
 
 
 class Slow(PolicyBase):
-    """Says a number that is never right; may be stopped in the middle of a call. With a ``gate`` it answers once that is open."""
+    """Says a number that is never right, once its ``gate`` is open; may be stopped in the middle of a call."""
 
     name = "slow"
 
