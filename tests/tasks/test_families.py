@@ -191,7 +191,7 @@ def test_a_level_that_does_not_exist_is_refused_in_words(family: str) -> None:
 def test_playing_a_task_does_not_change_it(env: ChatEnv) -> None:
     item = env.items(1)[0]
     task = env.make_task(item)
-    before = msgspec.msgpack.encode(msgspec.to_builtins(task))
+    before = repr(msgspec.to_builtins(task))  # files may hold bytes as lone surrogates, which nothing encodes
     for oracle in ("honest", "random", "lazy"):
         env.reset(options={"task": task})
         plan = getattr(env, oracle)(task)
@@ -201,7 +201,7 @@ def test_playing_a_task_does_not_change_it(env: ChatEnv) -> None:
             if terminated or truncated:
                 break
             action = plan.send(obs)
-    assert msgspec.msgpack.encode(msgspec.to_builtins(task)) == before
+    assert repr(msgspec.to_builtins(task)) == before
 
 
 @every_environment
