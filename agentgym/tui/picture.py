@@ -1,9 +1,102 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of a picture without decoding it: its kind, its size, how many pixels it says it has."""
+"""Pictures: what is known without decoding one (its kind, its size in bytes and pixels), and one in blocks of colour."""
 
 from __future__ import annotations
 
+import importlib.util
+import io
+import itertools
 import struct
+
+from agentgym.report.text import one_line
+from agentgym.tui.document import LABEL, WIDE, WIDE_LABEL, Block
+from agentgym.tui.widgets.paint import Line, Piece
+
+MOST_PIXELS = 16_000_000
+"""Of a picture that is decoded: half a second of it."""
+MOST_LINES = 30
+"""Lines that one takes, two rows of dots each."""
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+_GROUND = (128, 128, 128, 255)
+"""What shows through: one can see both black and white drawings on it."""
+
+
+class PictureBlock(Block):
+    """A line about a picture; Enter shows the picture below it, which nothing decodes before.
+
+    Args:
+        label: see `Block`.
+        mime: the media type that it was given with.
+        data: the encoded file.
+        turn: see `Block`.
+        kind: see `Block`.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, label: Piece, mime: str, data: bytes, *, turn: int, kind: str) -> None:
+        super().__init__(label, f"[{picture(mime, data)}]", "muted", turn=turn, fold=0, kind=kind)
+        self.data = data
+
+    def layout(self, width: int) -> int:
+        """The line, and the picture where it is opened."""
+        if width != self.width:
+            room = max(width - (WIDE_LABEL if width >= WIDE else LABEL) - 3, 8)
+            head: Line = [(one_line(self.text, room), "muted")]
+            if not self.opened:
+                if len(self.text) + 16 <= room:
+                    head.append(("  ▸ Enter shows it", "link"))
+                self.lines = [head]
+            else:
+                try:
+                    self.lines = [head, *blocks(self.data, room)]
+                except ValueError as e:
+                    self.lines = [head, [(one_line(f"({e})", room), "warn")]]
+            self.width = width
+        return len(self.lines)
+
+    def toggle(self) -> bool:
+        """Shows it, or no more."""
+        self.opened = not self.opened
+        self.width = 0
+        return True
+
+
+def blocks(data: bytes, width: int) -> list[Line]:
+    """A picture of at most ``width`` cells in upper half blocks, two dots a cell: one in its colour, the other behind it.
+
+    Raises:
+        ValueError: it cannot be shown; the text says why.
+    """
+    if importlib.util.find_spec("PIL") is None:
+        raise ValueError("pip install pillow, and it is shown")
+    from PIL import Image
+
+    size = pixels(data)
+    if size is not None and size[0] * size[1] > MOST_PIXELS:
+        raise ValueError(f"of more than {MOST_PIXELS:,} pixels: not shown")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:  # where the head was not read above
+                raise ValueError(f"of more than {MOST_PIXELS:,} pixels: not shown")
+            scale = min(1.0, width / image.width, 2 * MOST_LINES / image.height)
+            shape = max(1, int(image.width * scale)), max(1, int(image.height * scale))
+            image.draft("RGB", shape)
+            small = image.convert("RGBA").resize(shape, Image.Resampling.BOX)
+    except ValueError:
+        raise
+    except Exception as e:  # a decoder of a file that may hold anything raises many things
+        raise ValueError(f"cannot be decoded: {type(e).__name__}") from e
+    dots = Image.alpha_composite(Image.new("RGBA", shape, _GROUND), small).convert("RGB").tobytes()
+    wide, high = shape
+    rows = [dots[at : at + 3 * wide] for at in range(0, len(dots), 3 * wide)]
+    if high % 2:
+        rows.append(bytes(_GROUND[:3]) * wide)
+    lines: list[Line] = []
+    for above, below in zip(rows[::2], rows[1::2], strict=True):
+        cells = (f"#{above[i : i + 3].hex()} on #{below[i : i + 3].hex()}" for i in range(0, 3 * wide, 3))
+        lines.append([("▀" * len(list(run)), style) for style, run in itertools.groupby(cells)])
+    return lines
 
 
 def picture(mime: str, data: bytes) -> str:

@@ -17,7 +17,7 @@ from agentgym.trajectory import ModelCall, Trajectory, Turn
 from agentgym.tui.document import END, Block, Document, Prose, Rule
 from agentgym.tui.evidence import SIGNS, STATE_FOLD, broken, change, compact, state
 from agentgym.tui.marks import BAD, CANCELLED, GOOD, TROUBLE, UNKNOWN, VIOLATION, number, verdict
-from agentgym.tui.picture import picture
+from agentgym.tui.picture import PictureBlock
 from agentgym.tui.tree import Tree, indented
 from agentgym.tui.widgets.paint import Line, Piece
 
@@ -271,7 +271,7 @@ def _message(message: Message, turn: int, pretty: bool) -> Iterable[Block]:
         if isinstance(p, ReasoningPart):
             yield Prose(("thinks", "thinks"), p.text, "thinks", turn=turn, fold=FOLDS["thinks"], kind="thinks")
         elif isinstance(p, ImagePart):
-            yield Block(label, f"[{picture(p.mime, p.data)}]", "muted", turn=turn, fold=2, kind=kind)
+            yield PictureBlock(label, p.mime, p.data, turn=turn, kind=kind)
             label = ("", "")
         elif p.text:
             yield Prose(label, p.text, **kept)

@@ -22,7 +22,8 @@ else:
     _Widget = object  # Textual follows the first base that is a widget when it looks for styles; this must not be it
 
 Piece = tuple[str, str]
-"""Text that is safe to show, and the name of a style in `STYLES`; the empty name is the widget's own style."""
+"""Text that is safe to show, and the name of a style in `STYLES`; the empty name is the widget's own style. Dots of a
+picture have ``#RRGGBB on #RRGGBB`` instead: they are what they are in every theme."""
 Line = list[Piece]
 
 STYLES = (
@@ -79,6 +80,8 @@ class Painter(_Widget):
         Textual's partial styles leave out, and each is moved away from the ground until it can be read there, whatever
         the theme.
         """
+        if name[:1] == "#":
+            return _dots(name)
         looks = self._looks
         if looks is None or self._doubted:
             base, theme = self.rich_style, self.app.current_theme
@@ -120,6 +123,11 @@ class Painter(_Widget):
             segments.append(Segment(" " * (width - at), base))
             at = width
         return Strip(segments, at).adjust_cell_length(width, base)
+
+
+@lru_cache(maxsize=1 << 16)
+def _dots(name: str) -> Style:
+    return Style.parse(name)
 
 
 CONTRAST = 4.5
