@@ -54,8 +54,8 @@ def test_an_episode_that_hangs_is_cancelled_after_a_question_and_the_run_ends(tm
 
 def test_p_pauses_the_run_and_lets_it_go_on(tmp_path: Path) -> None:
     async def work() -> None:
-        # more than it plays before it is stopped, however long this takes
-        played = asyncio.create_task(agentgym.aevaluate([Guess], Slow(), limit=2000, concurrency=2, runs=tmp_path))
+        hangs = Slow(gate=asyncio.Event())  # so that both episodes are under way, however long all this takes
+        played = asyncio.create_task(agentgym.aevaluate([Guess], hangs, limit=4, concurrency=2, runs=tmp_path))
         path = await path_of(tmp_path)
         await until(lambda: playing(path))
         app = Viewer(tmp_path, Run(path))
