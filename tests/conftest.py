@@ -32,15 +32,6 @@ settings.register_profile("agentgym", deadline=None, suppress_health_check=[Heal
 settings.load_profile("agentgym")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sandboxes first: their tests wait more than they compute, and one worker is busy with them while another runs the rest.
-
-    Workers are given a first share of the list in one piece; what follows in it are the many small tests of scenarios.
-    """
-    first = {ROOT / "tests" / "sandbox": 0, ROOT / "tests" / "scenarios": 1}
-    items.sort(key=lambda item: first.get(item.path.parent, 2))
-
-
 @pytest.fixture
 def fresh_python() -> Callable[..., str]:
     """Runs code in a new interpreter and returns what it printed."""
