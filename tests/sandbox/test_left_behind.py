@@ -10,7 +10,7 @@ from tests.sandbox.soak import soak
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "executions"), [("namespace", 500), ("bwrap", 30), ("docker", 6)])
+@pytest.mark.parametrize(("name", "executions"), [("namespace", 500), ("bwrap", 30), ("docker", 10)])
 def test_nothing_is_left_after_many_executions(name: str, executions: int, request: pytest.FixtureRequest) -> None:
     """In fresh sandboxes and in a lasting one, ended in every way there is; `soak` does the same by the ten thousand."""
     request.getfixturevalue("alone")
