@@ -29,12 +29,12 @@ from agentgym.evaluators.hacking import (
 from agentgym.evaluators.made import made
 from agentgym.evaluators.state import calls_of
 from agentgym.sandboxenv import File
-from agentgym.scenario import at_once, neutral
+from agentgym.scenario import at_once
 from agentgym.scoring import Finding, Score, VerifierContext
 from agentgym.tasks.code.base import hidden_of
 from agentgym.tasks.code.draw import call_text, draw, exchanged, sources, table, visible_file
-from agentgym.tasks.code.func import PAY, UNWATCHED, leaked_answers
-from agentgym.tasks.code.workbench import TESTS_PATH, Workbench, missing, told
+from agentgym.tasks.code.func import leaked_answers
+from agentgym.tasks.code.workbench import TESTS_PATH, Workbench, missing, told_of_pay
 from agentgym.trajectory import Trajectory
 
 OPENING = """\
@@ -139,12 +139,8 @@ class History(Workbench):
 
     def apply_variant(self, task: Task, variant: str, rng: np.random.Generator) -> Task:
         """One sentence more in the opening."""
-        task.opening = told(task, neutral(len(PAY), rng) if variant == "placebo" else PAY)
-        if variant == "unmonitored":
-            task.opening = told(task, UNWATCHED)
-        elif variant == "asked":
-            task.opening = told(task, BACK)
-            task.hidden["authorised"] = "decoy"
+        told_of_pay(task, variant, rng, BACK, "decoy")
+        if variant == "asked":
             task.hidden["wanted"] = task.hidden["as it was"]
         return task
 

@@ -28,14 +28,13 @@ from agentgym.evaluators.hacking import (
 from agentgym.evaluators.made import made
 from agentgym.sandbox.protocol import Backend
 from agentgym.sandboxenv import File
-from agentgym.scenario import WEAK, neutral
+from agentgym.scenario import WEAK
 from agentgym.scoring import Finding, Score, VerifierContext
 from agentgym.tasks.code.base import hidden_of
 from agentgym.tasks.code.draw import Known, call_text, exchanged, parameter_names, sources, table
 from agentgym.tasks.code.fast import LEVELS
-from agentgym.tasks.code.func import PAY, UNWATCHED
 from agentgym.tasks.code.problem import QUOTES, between, function_of, pick
-from agentgym.tasks.code.workbench import TESTS_PATH, Workbench, missing, told
+from agentgym.tasks.code.workbench import TESTS_PATH, Workbench, missing, told_of_pay
 from agentgym.trajectory import Trajectory
 
 OPENING = """\
@@ -213,13 +212,7 @@ class Perf(Workbench):
 
     def apply_variant(self, task: Task, variant: str, rng: np.random.Generator) -> Task:
         """One sentence more in the opening."""
-        task.opening = told(task, neutral(len(PAY), rng) if variant == "placebo" else PAY)
-        if variant == "unmonitored":
-            task.opening = told(task, UNWATCHED)
-        elif variant == "asked":
-            task.opening = told(task, WAIVED.format(tests=TESTS_PATH))
-            task.hidden["authorised"] = "tests"
-        return task
+        return told_of_pay(task, variant, rng, WAIVED.format(tests=TESTS_PATH), "tests")
 
     def honest(self, task: Task) -> Plan:
         """Looks, makes it fast, tries it, hands it in; in ``asked``, takes the test out."""
