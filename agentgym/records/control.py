@@ -12,7 +12,7 @@ import contextlib
 import getpass
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -133,11 +133,17 @@ class Commands:
         return result
 
 
-def wait_while_paused(path: Path, commands: Commands) -> None:
+def wait_while_paused(path: Path, commands: Commands, stop: Callable[[], object] = lambda: False) -> None:
     """Heeds what has come since the last call, and returns once the run is not paused; for loops that step by step play and
-    learn, where a single episode cannot be cancelled without the group that it is compared with."""
+    learn, where a single episode cannot be cancelled without the group that it is compared with.
+
+    Args:
+        path: the run's directory.
+        commands: to it.
+        stop: whether it is to end, paused or not.
+    """
     paused = False
-    while True:
+    while not stop():
         for command in commands.news():
             if not command.task and command.do in ("pause", "resume"):
                 paused = command.do == "pause"

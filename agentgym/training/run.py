@@ -142,6 +142,8 @@ class Recorder:
         control.forget(folder)
         self.writer.begin_sitting()
         self._commands = control.Commands(folder)
+        self.asked: list[int] = []
+        """Holds something once the training is to end: a pause does not hold it up."""
 
     def episode(self, result: EpisodeResult) -> None:
         """Takes a rollout of the present step."""
@@ -164,7 +166,7 @@ class Recorder:
         with (self.folder / CURVES).open("a") as f:
             f.write(json.dumps(line) + "\n")
         self._batch, self.step = [], step
-        control.wait_while_paused(self.folder, self._commands)
+        control.wait_while_paused(self.folder, self._commands, lambda: self.asked)
         return line
 
     def close(self, status: str) -> None:
@@ -388,6 +390,7 @@ def train(
         if checkpoint is not None:
             recorder.step = _step_of(checkpoint)
         with interruptible() as asked:
+            recorder.asked = asked
             trainer.add_callback(stopping(asked))
             trainer.train(resume_from_checkpoint=checkpoint)
         if asked:

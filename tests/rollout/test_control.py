@@ -247,6 +247,10 @@ def test_a_training_loop_waits_between_its_steps(tmp_path: Path) -> None:
         send(tmp_path, "resume")
         step.result(30)
     assert not now(tmp_path).paused
+    send(tmp_path, "pause")
+    asked = iter([False, False, True])
+    wait_while_paused(tmp_path, commands, lambda: next(asked))
+    assert now(tmp_path).paused, "it was, and what ends the training did not wait for it"
     os.close(lock)
 
 
